@@ -1,0 +1,152 @@
+//! `sluice config`: find every mistake before a role does, and show what is in force.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use serde_json::json;
+use sluice_service::config::{Config, ConfigErrors, Problem};
+
+use crate::{
+    args::Globals,
+    context::{self, Audience, Context},
+    exit::Outcome,
+    output::{Output, note},
+};
+
+const CHECK_HELP: &str = "\
+Examples:
+  sluice config check
+  sluice config check --config /etc/sluice.toml --output json
+
+Reads every secret and builds every source, as the roles do when they start; contacts nothing. All
+mistakes are listed, one a line. Exit status 0: usable; 2: mistakes.";
+
+const PRINT_HELP: &str = "\
+Examples:
+  sluice config print
+  SLUICE__PROCESSOR__WORKERS=4 sluice config print
+  sluice config print --output json
+
+Defaults, file and SLUICE__ variables together. Secrets are shown as the references they are.";
+
+const DEFAULT_HELP: &str = "\
+Examples:
+  sluice config default > sluice.toml
+
+Every key with its default and a line on what it does.";
+
+/// What to do with the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// List every mistake in the configuration
+    #[command(after_help = CHECK_HELP)]
+    Check,
+    /// Print the configuration in force
+    #[command(after_help = PRINT_HELP)]
+    Print,
+    /// Print the commented default file
+    #[command(after_help = DEFAULT_HELP)]
+    Default,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Mistakes in the configuration, for `print`.
+pub fn run(globals: &Globals, command: Command) -> anyhow::Result<Outcome> {
+    let output = Output::new(globals.output);
+    match command {
+        Command::Default => {
+            output.raw(Config::default_toml())?;
+            Ok(Outcome::Done)
+        }
+        Command::Print => {
+            let context = Context::load(globals, Audience::Client)?;
+            if output.is_json() {
+                output.json(&*context.config)?;
+            } else {
+                output.raw(&context.config.to_toml_redacted()?)?;
+            }
+            Ok(Outcome::Done)
+        }
+        Command::Check => match Context::load(globals, Audience::Client) {
+            Ok(context) => {
+                let mistakes = mistakes(&context.config);
+                report(output, context.path.as_deref(), &context.config, &mistakes)
+            }
+            Err(error) => match error.downcast::<ConfigErrors>() {
+                Ok(errors) => report(output, None, &Config::default(), &errors.problems),
+                Err(error) => Err(error),
+            },
+        },
+    }
+}
+
+/// What loading does not find: secrets that cannot be read, sources that their provider refuses.
+fn mistakes(config: &Config) -> Vec<Problem> {
+    let mut found: Vec<Problem> = Vec::new();
+    let mut add = |key: String, message: String| {
+        found.push(Problem { place: None, key, message });
+    };
+    for error in config.check_secrets() {
+        add(String::new(), error.to_string());
+    }
+    for (index, source) in config.sources.iter().enumerate() {
+        let key = format!("source.{index}");
+        // Without its secrets a source cannot be built, but its settings can still be checked.
+        let outcome = if source.resolve_secrets().is_ok() {
+            context::build_source(source).map(|_| ()).map_err(|error| error.to_string())
+        } else {
+            sluice_providers::normaliser(&source.name, &source.provider, &source.settings)
+                .map(|_| ())
+                .map_err(|error| error.to_string())
+        };
+        if let Err(message) = outcome {
+            add(key, message);
+        }
+    }
+    if let Err(error) = context::topics(config) {
+        add("topics".to_owned(), error.to_string());
+    }
+    if let Ok(settings) = context::kafka(config, "sluice-cli")
+        && let Err(error) = sluice_kafka::admin::Admin::connect(&settings)
+    {
+        add("kafka".to_owned(), error.to_string());
+    }
+    found
+}
+
+fn report(
+    output: Output,
+    path: Option<&Path>,
+    config: &Config,
+    mistakes: &[Problem],
+) -> anyhow::Result<Outcome> {
+    let file = path.map(|path| path.display().to_string());
+    if output.is_json() {
+        let problems: Vec<_> = mistakes
+            .iter()
+            .map(|problem| {
+                json!({ "place": problem.place, "key": problem.key, "message": problem.message })
+            })
+            .collect();
+        output.json(&json!({ "ok": mistakes.is_empty(), "file": file, "problems": problems }))?;
+    }
+    if mistakes.is_empty() {
+        if !output.is_json() {
+            let from = file.unwrap_or_else(|| "the defaults and the environment".to_owned());
+            let sources = config.sources.len();
+            let plural = if sources == 1 { "" } else { "s" };
+            output.line(format!("ok: {from}: {sources} source{plural}, every secret readable"))?;
+        }
+        return Ok(Outcome::Done);
+    }
+    if !output.is_json() {
+        for problem in mistakes {
+            note(&problem.to_string());
+        }
+    }
+    let count = mistakes.len();
+    let plural = if count == 1 { "" } else { "s" };
+    Err(crate::exit::Usage(format!("{count} mistake{plural} in the configuration")).into())
+}

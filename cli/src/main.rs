@@ -1,0 +1,37 @@
+//! `sluice`: the one binary. Every role is a subcommand, so one image deploys all of them, and so is
+//! every tool an operator needs beside them.
+//!
+//! * `args`: the command line;
+//! * `context`: which configuration file, and what its sections become for each client;
+//! * `commands`: one module per noun;
+//! * `decode`, `request_file`, `when`: reading records, saved requests and times;
+//! * `output`: the only way to standard output; `exit`: what the exit status says.
+
+mod args;
+mod commands;
+mod context;
+mod decode;
+mod exit;
+mod output;
+mod request_file;
+mod when;
+
+use std::{process::ExitCode, time::Duration};
+
+/// Longest wait for tasks that are still running when the command is over.
+const RUNTIME_LIMIT: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let cli = match args::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        // Help goes to standard output with status 0, mistakes to standard error with status 2.
+        Err(error) => error.exit(),
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::status(Err(error.into())),
+    };
+    let outcome = runtime.block_on(commands::run(cli));
+    runtime.shutdown_timeout(RUNTIME_LIMIT);
+    exit::status(outcome)
+}

@@ -1,0 +1,313 @@
+//! One request, from its head to its answer, in the order that protects most at the least cost:
+//! address → rate → source → method → allow list → size → readiness → body → signature → Kafka.
+//!
+//! A handler whose sender goes away is dropped where it stands. That loses nothing: either the
+//! records were all handed to the producer, or none was, and a sender without an answer sends again.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use bytes::Bytes;
+use governor::clock::DefaultClock;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Response, Version, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use ipnet::IpNet;
+use sluice_kafka::publisher::PublishError;
+use sluice_service::config::{Config, RateLimit};
+use sluice_service::telemetry::propagation::{TRACEPARENT, context_of, extract, inject};
+use tokio::sync::Semaphore;
+use tracing::{Instrument, Span, field};
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+use uuid::Uuid;
+
+use crate::limits::{AddressLimiter, Limiter, client_address};
+use crate::metrics::{Metrics, Outcome};
+use crate::pipeline::{Received, prescribed};
+use crate::problem::Problem;
+use crate::record;
+use crate::rejections::Rejections;
+use crate::sources::{Source, Sources};
+use crate::upstream::{PublishFailure, Upstream};
+
+/// Most log lines about events that could not be stored; the metrics count them all.
+const COMPLAINTS: RateLimit = RateLimit::per_second(1);
+
+/// What a header costs beyond its name and value: `: ` and the line end.
+const HEADER_OVERHEAD: usize = 4;
+
+/// What every request needs.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    sources: Sources,
+    upstream: Upstream,
+    metrics: Arc<Metrics>,
+    rejections: Rejections,
+    addresses: Option<AddressLimiter>,
+    trusted_proxies: Vec<IpNet>,
+    /// Requests in flight. With HTTP/2 one connection carries several, so connections bound neither
+    /// them nor the memory of their bodies.
+    slots: Semaphore,
+    complaints: Limiter,
+    max_body: usize,
+    max_headers: usize,
+    max_header_bytes: usize,
+    body_read_timeout: Duration,
+}
+
+impl Shared {
+    /// Everything in place for the first request.
+    pub(crate) fn new(
+        config: &Config,
+        sources: Sources,
+        upstream: Upstream,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let gateway = &config.gateway;
+        let per_address = gateway.rate_limit_per_address;
+        Self {
+            sources,
+            upstream,
+            rejections: Rejections::new(gateway, Arc::clone(&metrics)),
+            metrics,
+            addresses: per_address.map(|rate| AddressLimiter::new(rate, DefaultClock::default())),
+            trusted_proxies: gateway.trusted_proxies.clone(),
+            slots: Semaphore::new(usize::try_from(gateway.max_connections).unwrap_or(usize::MAX)),
+            complaints: Limiter::new(COMPLAINTS, DefaultClock::default()),
+            max_body: gateway.max_body.as_usize(),
+            max_headers: gateway.max_headers,
+            max_header_bytes: gateway.max_header_bytes.as_usize(),
+            body_read_timeout: gateway.body_read_timeout,
+        }
+    }
+
+    /// The way into Kafka.
+    pub(crate) fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// The instruments.
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+}
+
+/// The peer of the connection a request came in on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// Answers one request.
+pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+    let received_at_ms = now_ms();
+    let request_id = Uuid::now_v7().hyphenated().to_string();
+    let (parts, body) = request.into_parts();
+    let version = parts.version;
+    let peer = parts
+        .extensions
+        .get::<Peer>()
+        .map_or(IpAddr::from([0, 0, 0, 0]), |p| p.0.ip());
+    let remote = client_address(peer, &parts.headers, &shared.trusted_proxies);
+    let name = parts
+        .uri
+        .path()
+        .strip_prefix("/webhooks/")
+        .unwrap_or_default();
+    let source = shared.sources.get(name).cloned();
+    let meter = shared
+        .metrics
+        .request(source.as_ref().map(|source| &source.name));
+
+    let span = tracing::info_span!(
+        "webhook",
+        otel.name = "POST /webhooks/{source}",
+        otel.kind = "server",
+        otel.status_code = field::Empty,
+        http.response.status_code = field::Empty,
+        source = source.as_ref().map_or("unknown", |source| &*source.name),
+        request_id,
+    );
+    let parent = parts
+        .headers
+        .get(TRACEPARENT)
+        .and_then(|value| value.to_str().ok());
+    let parent = parent.map(extract).unwrap_or_default();
+    // Fails only where no traces are sent; the record then carries the sender's context.
+    let _ = span.set_parent(parent.clone());
+    let traceparent = inject(&context_of(&span, &parent));
+
+    let incoming = Incoming {
+        parts,
+        body,
+        remote,
+        request_id: request_id.clone(),
+        received_at_ms,
+    };
+    let answer = shared.answer(source, incoming, traceparent.as_deref());
+    let (mut response, outcome) = match answer.instrument(span.clone()).await {
+        Ok((response, outcome)) => (response, outcome),
+        Err(problem) => {
+            let mut response = problem.response(&request_id);
+            // What is left of the body will not be read; without this a sender would go on sending.
+            let unread = matches!(problem, Problem::BodyTooLarge | Problem::BodyTimeout);
+            if unread && version <= Version::HTTP_11 {
+                response
+                    .headers_mut()
+                    .insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            (response, problem.outcome())
+        }
+    };
+    if let Ok(id) = HeaderValue::from_str(&request_id) {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    settle(&span, response.status());
+    meter.finish(outcome);
+    response
+}
+
+fn settle(span: &Span, status: http::StatusCode) {
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
+}
+
+/// A request whose body is still on its way.
+struct Incoming {
+    parts: Parts,
+    body: Body,
+    remote: IpAddr,
+    request_id: String,
+    received_at_ms: i64,
+}
+
+impl Shared {
+    async fn answer(
+        &self,
+        source: Option<Arc<Source>>,
+        incoming: Incoming,
+        traceparent: Option<&str>,
+    ) -> Result<(Response<Body>, Outcome), Problem> {
+        let Incoming {
+            parts,
+            body,
+            remote,
+            request_id,
+            received_at_ms,
+        } = incoming;
+        if let Some(addresses) = &self.addresses {
+            addresses.check(remote).map_err(Problem::RateLimited)?;
+        }
+        let source = source.ok_or(Problem::UnknownSource)?;
+        if parts.method != Method::POST && parts.method != Method::GET {
+            return Err(Problem::MethodNotAllowed);
+        }
+        if !source.allows(remote) {
+            return Err(Problem::AddressNotAllowed);
+        }
+        source.check_rate().map_err(Problem::RateLimited)?;
+        self.check_headers(&parts.headers)?;
+        if parts.method == Method::GET {
+            return challenge(&source, &parts);
+        }
+        let _slot = self.slots.try_acquire().map_err(|_| Problem::Overloaded)?;
+        if !self.upstream.is_ready() {
+            return Err(self.unavailable(&source, &PublishFailure::NotReady));
+        }
+        let body = self.read_body(&parts.headers, body).await?;
+
+        let received = Received {
+            source,
+            parts,
+            body,
+            remote,
+            request_id,
+            received_at_ms,
+        };
+        let source = Arc::clone(&received.source);
+        // Age is judged now, not when the head came: a body may take seconds to arrive.
+        let verified = received.verify(now_ms()).map_err(|(received, rejection)| {
+            self.rejections
+                .report(&self.upstream, &received, &rejection);
+            Problem::Unverified(source.provider.rejection_status())
+        })?;
+        let published = verified
+            .publish(&self.upstream, traceparent)
+            .await
+            .map_err(|failure| self.unavailable(&source, &failure))?;
+        self.metrics
+            .stored(&source.name, published.events(), published.waited());
+        Ok((published.acknowledge(), Outcome::Accepted))
+    }
+
+    /// hyper bounds the head of HTTP/1; this bounds HTTP/2 and limits below hyper's smallest.
+    fn check_headers(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        let bytes = headers
+            .iter()
+            .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD)
+            .sum::<usize>();
+        if headers.len() > self.max_headers || bytes > self.max_header_bytes {
+            return Err(Problem::HeadersTooLarge);
+        }
+        Ok(())
+    }
+
+    async fn read_body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+        // A declared length is refused at once; an undeclared one as soon as it is too long.
+        let declared = headers
+            .get(header::CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok());
+        let declared = declared.and_then(|length| length.parse::<usize>().ok());
+        if declared.is_some_and(|length| length > self.max_body) {
+            return Err(Problem::BodyTooLarge);
+        }
+        let read = Limited::new(body, self.max_body).collect();
+        match tokio::time::timeout(self.body_read_timeout, read).await {
+            Err(_) => Err(Problem::BodyTimeout),
+            Ok(Ok(body)) => Ok(body.to_bytes()),
+            Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+                Err(Problem::BodyTooLarge)
+            }
+            Ok(Err(_)) => Err(Problem::BodyBroken),
+        }
+    }
+
+    /// What the sender is told of events that are not known to be stored.
+    fn unavailable(&self, source: &Source, failure: &PublishFailure) -> Problem {
+        let problem = match failure {
+            PublishFailure::Encode(_) => Problem::Internal,
+            PublishFailure::Publish(PublishError::TooLarge) => Problem::BodyTooLarge,
+            PublishFailure::NotReady
+            | PublishFailure::AckTimeout(_)
+            | PublishFailure::Publish(_) => Problem::Unavailable,
+        };
+        if self.complaints.check().is_ok() {
+            tracing::error!(source = %source.name, "webhook not stored: {failure}");
+        }
+        problem
+    }
+}
+
+fn challenge(source: &Source, parts: &Parts) -> Result<(Response<Body>, Outcome), Problem> {
+    let request = sluice_providers::Request {
+        method: parts.method.as_str(),
+        url: record::target(parts),
+        headers: &parts.headers,
+        body: &Bytes::new(),
+    };
+    let answer = source
+        .provider
+        .challenge(&request)
+        .ok_or(Problem::MethodNotAllowed)?;
+    Ok((prescribed(answer), Outcome::Challenge))
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

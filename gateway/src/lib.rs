@@ -1,0 +1,183 @@
+//! The gateway: webhooks come in over HTTP, verified events go out to `webhooks.raw`.
+//!
+//! Its promise: a sender gets a 2xx only after Kafka has acknowledged every record of the request
+//! with acks=all. Everything else is an error that makes the sender try again, and what was stored
+//! twice is made one by the processor.
+//!
+//! Layout, in the order a request meets it:
+//! * `server.rs`: the listener, its limits, the orderly end; `connection.rs`: the socket below hyper;
+//! * `handler.rs`: one request from head to answer; `limits.rs`: client address and rates;
+//! * `pipeline.rs`: `Received` → `Verified` → `Published`, so that nothing unverified can be stored;
+//! * `record.rs`: the record of an event, pure; `upstream.rs`: encoders, producer, deadline;
+//! * `problem.rs`: every refusal; `rejections.rs`: what is left of a refused signature;
+//! * `sources.rs`: configuration to sources; `supervise.rs`: topics, schema ids, readiness;
+//! * `wiring.rs`: configuration to Kafka and registry clients; `metrics.rs`: the instruments.
+
+mod connection;
+mod handler;
+mod limits;
+mod metrics;
+mod pipeline;
+mod problem;
+mod record;
+mod rejections;
+mod server;
+mod sources;
+mod supervise;
+mod upstream;
+mod wiring;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use sluice_kafka::publisher::Publisher;
+use sluice_service::config::{Config, GatewayConfig};
+use sluice_service::health::{Component, Health};
+use sluice_service::shutdown::Shutdown;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::handler::Shared;
+use crate::metrics::Metrics;
+use crate::sources::Sources;
+use crate::supervise::Supervisor;
+use crate::upstream::Upstream;
+
+/// Least time for the last records to be acknowledged after the last answer was given.
+const LAST_FLUSH: Duration = Duration::from_secs(1);
+
+/// Runs the role until `shutdown` is requested: binds, serves, answers what is in flight, flushes.
+///
+/// # Errors
+/// As [`Gateway::bind`] and [`Gateway::serve`].
+pub async fn run(config: &Config, shutdown: Shutdown, health: &Health) -> anyhow::Result<()> {
+    Gateway::bind(config, health).await?.serve(shutdown).await
+}
+
+/// A gateway that listens, but answers only once it is served.
+#[derive(Debug)]
+pub struct Gateway {
+    listener: TcpListener,
+    address: SocketAddr,
+    config: GatewayConfig,
+    shared: Arc<Shared>,
+    supervisor: Supervisor,
+    health: Health,
+    component: Component,
+}
+
+impl Gateway {
+    /// Reads the secrets, builds the sources and binds the listener. Neither Kafka nor the schema
+    /// registry has to be there.
+    ///
+    /// # Errors
+    /// A secret that cannot be read, a source that cannot be built, Kafka properties or topic
+    /// settings that cannot be used, or an address that cannot be bound; each says whose and why.
+    pub async fn bind(config: &Config, health: &Health) -> anyhow::Result<Self> {
+        let component = health.component("gateway");
+        let sources = Sources::build(config)?;
+        if sources.len() == 0 {
+            tracing::warn!("no [[source]] is configured: every webhook will be answered with 404");
+        }
+        let topics = wiring::topics(config)?;
+        let settings = wiring::client_settings(config)?;
+        let publisher = Publisher::connect(&settings, wiring::publisher_options(&config.gateway))?;
+        let upstream = Upstream::new(
+            publisher,
+            topics.raw(),
+            topics.rejected(),
+            config.gateway.ack_timeout,
+        );
+        let shared = Arc::new(Shared::new(
+            config,
+            sources,
+            upstream,
+            Arc::new(Metrics::new()),
+        ));
+        let supervisor = Supervisor {
+            shared: Arc::clone(&shared),
+            settings,
+            topics: wiring::written_topics(&topics, config.gateway.publish_rejected),
+            registry: wiring::registry(config)?,
+            with_rejected: config.gateway.publish_rejected,
+        };
+        let listen = config.gateway.listen;
+        let listener = TcpListener::bind(listen).await.with_context(|| {
+            format!("the gateway cannot listen on {listen}; set gateway.listen to a free address")
+        })?;
+        let address = listener
+            .local_addr()
+            .context("asking for the listening address")?;
+        Ok(Self {
+            listener,
+            address,
+            config: config.gateway.clone(),
+            shared,
+            supervisor,
+            health: health.clone(),
+            component,
+        })
+    }
+
+    /// The address it listens on; of use where port 0 was configured.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `shutdown` is requested, then stops accepting, answers what is in flight for at
+    /// most `gateway.shutdown_timeout`, and waits for the last acknowledgements.
+    ///
+    /// # Errors
+    /// Topics that must not be written to, or a producer that failed for good. What is in flight
+    /// is answered before it returns.
+    pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let Self {
+            listener,
+            address,
+            config,
+            shared,
+            supervisor,
+            health,
+            component,
+        } = self;
+        let (stop, stopped) = watch::channel(false);
+        let mut fatal = shared.upstream().fatal();
+        tracing::info!(%address, "gateway listening");
+        component.ready();
+
+        let ended = async {
+            let reason = tokio::select! {
+                () = shutdown.requested() => Ok(()),
+                failed = supervisor.run(&health) => failed,
+                failed = fatal.wait_for(Option::is_some) => {
+                    let reason = failed.ok().and_then(|reason| reason.clone());
+                    Err(anyhow::Error::msg(reason.unwrap_or_default()))
+                }
+            };
+            component.not_ready("shutting down");
+            let deadline = Instant::now() + config.shutdown_timeout;
+            stop.send_replace(true);
+            (reason, deadline)
+        };
+        let served = server::serve(listener, &config, Arc::clone(&shared), stopped);
+        let ((outcome, deadline), cut_off) = tokio::join!(ended, served);
+        if cut_off > 0 {
+            tracing::warn!(
+                connections = cut_off,
+                "cut off: not answered within shutdown_timeout"
+            );
+        }
+        // What a sender was told is stored is stored. This is for records whose sender went away,
+        // and for records of refused requests.
+        let left = deadline
+            .saturating_duration_since(Instant::now())
+            .max(LAST_FLUSH);
+        if let Err(error) = shared.upstream().publisher().flush(left).await {
+            tracing::warn!(%error, "some records without a waiting sender are not known to be stored");
+        }
+        outcome
+    }
+}

@@ -1,0 +1,180 @@
+//! What the gateway counts, through the global OpenTelemetry meter.
+//!
+//! Labels are bounded: a request to an unknown source counts under `unknown`, outcomes and reasons
+//! come out of fixed sets.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
+use opentelemetry::{KeyValue, StringValue, global};
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Stored durably and acknowledged.
+    Accepted,
+    /// An endpoint challenge was answered.
+    Challenge,
+    /// No such source.
+    UnknownSource,
+    /// Not a `POST`.
+    MethodNotAllowed,
+    /// Not on the allow list.
+    AddressNotAllowed,
+    /// Over a rate limit.
+    RateLimited,
+    /// Too many or too large headers.
+    HeadersTooLarge,
+    /// Too large a body.
+    BodyTooLarge,
+    /// Head or body too slow.
+    Timeout,
+    /// Body not as its headers say.
+    Malformed,
+    /// Signature refused.
+    Unverified,
+    /// Too many requests in flight.
+    Overloaded,
+    /// Kafka or the registry not answering.
+    Unavailable,
+    /// A defect.
+    Internal,
+    /// The sender went away before the answer. Its events may be stored; it will send them again.
+    Disconnected,
+}
+
+impl Outcome {
+    /// The label's value.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Challenge => "challenge",
+            Self::UnknownSource => "unknown_source",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::AddressNotAllowed => "address_not_allowed",
+            Self::RateLimited => "rate_limited",
+            Self::HeadersTooLarge => "headers_too_large",
+            Self::BodyTooLarge => "body_too_large",
+            Self::Timeout => "timeout",
+            Self::Malformed => "malformed",
+            Self::Unverified => "unverified",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+            Self::Internal => "internal",
+            Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// The gateway's instruments.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    requests: Counter<u64>,
+    rejected: Counter<u64>,
+    events: Counter<u64>,
+    duration: Histogram<f64>,
+    acknowledged: Histogram<f64>,
+    in_flight: UpDownCounter<i64>,
+    unknown: Arc<str>,
+}
+
+impl Metrics {
+    /// Instruments of the meter provider that is installed now.
+    pub(crate) fn new() -> Self {
+        // Counters appear with `_total` in Prometheus: its exporter puts that behind the name.
+        let meter = global::meter("sluice-gateway");
+        Self {
+            requests: meter
+                .u64_counter("sluice_gateway_requests")
+                .with_description("Requests answered, by source and outcome")
+                .build(),
+            rejected: meter
+                .u64_counter("sluice_gateway_rejected")
+                .with_description("Requests whose signature was refused, by source and reason")
+                .build(),
+            events: meter
+                .u64_counter("sluice_gateway_events")
+                .with_description("Events stored and acknowledged, by source")
+                .build(),
+            duration: meter
+                .f64_histogram("sluice_gateway_request_duration_seconds")
+                .with_description("From the request's head to its answer, by source and outcome")
+                .build(),
+            acknowledged: meter
+                .f64_histogram("sluice_gateway_ack_duration_seconds")
+                .with_description("From handing records to the producer to Kafka's acknowledgement")
+                .build(),
+            in_flight: meter
+                .i64_up_down_counter("sluice_gateway_in_flight")
+                .with_description("Requests being handled")
+                .build(),
+            unknown: Arc::from("unknown"),
+        }
+    }
+
+    /// Starts the account of one request; `None` for a source that is not configured.
+    pub(crate) fn request(self: &Arc<Self>, source: Option<&Arc<str>>) -> RequestMeter {
+        self.in_flight.add(1, &[]);
+        RequestMeter {
+            metrics: Arc::clone(self),
+            source: Arc::clone(source.unwrap_or(&self.unknown)),
+            started: Instant::now(),
+            outcome: Outcome::Disconnected,
+        }
+    }
+
+    /// Counts a request that was refused before it reached a handler.
+    pub(crate) fn refused_head(&self, outcome: Outcome) {
+        self.requests
+            .add(1, &[source_label(&self.unknown), outcome_label(outcome)]);
+    }
+
+    /// Counts a refused signature.
+    pub(crate) fn rejected(&self, source: &Arc<str>, reason: &'static str) {
+        self.rejected
+            .add(1, &[source_label(source), KeyValue::new("reason", reason)]);
+    }
+
+    /// Counts the events of one acknowledged request.
+    pub(crate) fn stored(&self, source: &Arc<str>, events: usize, waited: Duration) {
+        self.events.add(events as u64, &[source_label(source)]);
+        self.acknowledged.record(waited.as_secs_f64(), &[]);
+    }
+}
+
+fn source_label(source: &Arc<str>) -> KeyValue {
+    KeyValue::new("source", StringValue::from(Arc::clone(source)))
+}
+
+fn outcome_label(outcome: Outcome) -> KeyValue {
+    KeyValue::new("outcome", outcome.label())
+}
+
+/// The account of one request. It is settled when dropped, so a handler that is cancelled because
+/// its sender went away is counted too, as [`Outcome::Disconnected`].
+#[derive(Debug)]
+pub(crate) struct RequestMeter {
+    metrics: Arc<Metrics>,
+    source: Arc<str>,
+    started: Instant,
+    outcome: Outcome,
+}
+
+impl RequestMeter {
+    /// Settles the account.
+    pub(crate) fn finish(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for RequestMeter {
+    fn drop(&mut self) {
+        let labels = [source_label(&self.source), outcome_label(self.outcome)];
+        self.metrics.requests.add(1, &labels);
+        self.metrics
+            .duration
+            .record(self.started.elapsed().as_secs_f64(), &labels);
+        self.metrics.in_flight.add(-1, &[]);
+    }
+}

@@ -1,0 +1,167 @@
+//! The life of a request as types: [`Received`] → [`Verified`] → [`Published`].
+//!
+//! Each step consumes the one before, and each type is made by that step alone (its fields are
+//! private to this module, and nothing else in it constructs one): what was not verified cannot be
+//! published, and what was not acknowledged by Kafka cannot be acknowledged to the sender.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode, header};
+use sluice_providers::{Rejection, Request, Verdict};
+
+use crate::record::{self, Delivery};
+use crate::sources::Source;
+use crate::upstream::{PublishFailure, Upstream};
+
+/// A complete request for a source, within all limits. Nothing of it is believed yet.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// The source it is for.
+    pub(crate) source: Arc<Source>,
+    /// Method, URL and headers.
+    pub(crate) parts: Parts,
+    /// The body as received.
+    pub(crate) body: Bytes,
+    /// Client address after the trusted-proxy rule.
+    pub(crate) remote: IpAddr,
+    /// Our id of the request.
+    pub(crate) request_id: String,
+    /// When the head arrived, milliseconds since the Unix epoch.
+    pub(crate) received_at_ms: i64,
+}
+
+impl Received {
+    /// The request as providers see it.
+    fn request(&self) -> Request<'_> {
+        Request {
+            method: self.parts.method.as_str(),
+            url: record::target(&self.parts),
+            headers: &self.parts.headers,
+            body: &self.body,
+        }
+    }
+
+    /// Checks the signature at `now_ms` (milliseconds since the Unix epoch).
+    ///
+    /// # Errors
+    /// Why the request is refused, with the request, which may be reported but never published.
+    pub(crate) fn verify(self, now_ms: i64) -> Result<Verified, (Box<Self>, Rejection)> {
+        match self.source.provider.verify(&self.request(), now_ms) {
+            Ok(verdict) => Ok(Verified {
+                received: self,
+                verdict,
+            }),
+            Err(rejection) => Err((Box::new(self), rejection)),
+        }
+    }
+}
+
+/// A request that a configured secret signed.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    received: Received,
+    verdict: Verdict,
+}
+
+impl Verified {
+    /// Identifies the events, stores one record for each, and waits until Kafka has acknowledged
+    /// all of them. What cannot be identified is stored as well, under the digest of its bytes.
+    ///
+    /// # Errors
+    /// Why it is not known that all are stored; the sender has to send again.
+    pub(crate) async fn publish(
+        self,
+        upstream: &Upstream,
+        traceparent: Option<&str>,
+    ) -> Result<Published, PublishFailure> {
+        let Self { received, verdict } = self;
+        let source = &received.source;
+        let delivery = Delivery {
+            source: &source.name,
+            provider: source.provider.info().name,
+            tenant: source.tenant.as_deref(),
+            parts: &received.parts,
+            body: &received.body,
+            remote: received.remote,
+            request_id: &received.request_id,
+            received_at_ms: received.received_at_ms,
+            verdict: &verdict,
+        };
+        let events = source.provider.identify(&received.request());
+        let size = events.len();
+        // All are encoded before the first is sent: a defect in one must not store half a request.
+        let records = events
+            .into_iter()
+            .enumerate()
+            .map(|(index, event)| {
+                let raw = record::raw_webhook(&delivery, event, index, size);
+                let key = record::partition_key(&raw, source.partition_by);
+                upstream.prepare(raw, key)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let handed_over = Instant::now();
+        upstream.publish(&records, traceparent).await?;
+        Ok(Published {
+            waited: handed_over.elapsed(),
+            events: size,
+            source: received.source,
+            request_id: received.request_id,
+        })
+    }
+}
+
+/// A request all of whose events Kafka has acknowledged.
+#[derive(Debug)]
+pub(crate) struct Published {
+    source: Arc<Source>,
+    request_id: String,
+    events: usize,
+    waited: Duration,
+}
+
+impl Published {
+    /// Number of events stored.
+    pub(crate) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// How long Kafka took.
+    pub(crate) fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// The answer the provider insists on, else 200 with the request id.
+    pub(crate) fn acknowledge(self) -> Response<Body> {
+        match self.source.provider.acknowledgement() {
+            Some(answer) => prescribed(answer),
+            None => {
+                let Self { request_id, .. } = self;
+                let body = format!(r#"{{"status":"accepted","request_id":"{request_id}"}}"#);
+                let mut response = Response::new(Body::from(body));
+                response.headers_mut().insert(
+                    header::CONTENT_TYPE,
+                    HeaderValue::from_static("application/json"),
+                );
+                response
+            }
+        }
+    }
+}
+
+/// An answer as a provider prescribes it.
+pub(crate) fn prescribed(answer: sluice_providers::Acknowledgement) -> Response<Body> {
+    let mut response = Response::new(Body::from(answer.body));
+    // Statuses are constants of the providers; a nonsensical one still has to acknowledge.
+    *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+    if let Some(content_type) = answer.content_type {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    }
+    response
+}

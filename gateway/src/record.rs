@@ -1,0 +1,307 @@
+//! From a verified request and one of its events to the Kafka record: pure code.
+//!
+//! The value keeps all that is needed to check the signature again: the exact body, the URL as
+//! received and every header. Header lines of one name keep their order and their duplicates; the
+//! order between different names is that of each name's first line.
+
+use std::net::IpAddr;
+
+use bytes::Bytes;
+use http::request::Parts;
+use sluice_providers::{BodyPart, Identified, Verdict};
+use sluice_schemas::{Header, Origin, RawWebhook};
+use sluice_service::config::PartitionBy;
+
+/// What all records of one request have in common.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Delivery<'a> {
+    /// Name of the source.
+    pub(crate) source: &'a str,
+    /// Name of its provider.
+    pub(crate) provider: &'a str,
+    /// The source's own tenant, for events that name none.
+    pub(crate) tenant: Option<&'a str>,
+    /// Method, URL and headers.
+    pub(crate) parts: &'a Parts,
+    /// The body as received.
+    pub(crate) body: &'a Bytes,
+    /// Client address after the trusted-proxy rule.
+    pub(crate) remote: IpAddr,
+    /// Our id of the request.
+    pub(crate) request_id: &'a str,
+    /// When the head arrived, milliseconds since the Unix epoch.
+    pub(crate) received_at_ms: i64,
+    /// What verification found.
+    pub(crate) verdict: &'a Verdict,
+}
+
+/// The request target as received: path and query.
+pub(crate) fn target(parts: &Parts) -> &str {
+    parts
+        .uri
+        .path_and_query()
+        .map_or("/", |target| target.as_str())
+}
+
+/// The record of the event at `index` of `size` in the request.
+pub(crate) fn raw_webhook(
+    delivery: &Delivery<'_>,
+    event: Identified,
+    index: usize,
+    size: usize,
+) -> RawWebhook {
+    let Delivery {
+        source,
+        provider,
+        tenant,
+        parts,
+        body,
+        verdict,
+        ..
+    } = *delivery;
+    // The signature covers the whole body, so one record has to carry it; the others need not.
+    let body = if index == 0 {
+        body.to_vec()
+    } else {
+        Vec::new()
+    };
+    let event_body = match event.body {
+        BodyPart::Whole if index == 0 => None,
+        // Two events that both claim the whole body: each record must be readable alone.
+        BodyPart::Whole => Some(delivery.body.to_vec()),
+        BodyPart::Part(part) => Some(part.to_vec()),
+    };
+    let headers = parts.headers.iter().map(|(name, value)| Header {
+        name: name.as_str().to_owned(),
+        value: value.as_bytes().to_vec(),
+    });
+    RawWebhook {
+        event_key: event_key(source, &event.event_id),
+        source: source.to_owned(),
+        provider: provider.to_owned(),
+        event_id: event.event_id,
+        event_type: event.event_type,
+        object_id: event.object_id,
+        tenant: event.tenant.or_else(|| tenant.map(str::to_owned)),
+        livemode: event.livemode,
+        occurred_at: event.occurred_at_ms,
+        received_at: delivery.received_at_ms,
+        request_id: delivery.request_id.to_owned(),
+        origin: Origin::Webhook,
+        method: parts.method.as_str().to_owned(),
+        url: target(parts).to_owned(),
+        remote_address: delivery.remote.to_string(),
+        headers: headers.collect(),
+        body,
+        batch_index: i32::try_from(index).unwrap_or(i32::MAX),
+        batch_size: i32::try_from(size).unwrap_or(i32::MAX),
+        event_body,
+        verdict: sluice_schemas::Verdict {
+            scheme: verdict.scheme.to_owned(),
+            secret: verdict.secret_label.to_string(),
+            signed_at: verdict.signed_at_ms,
+        },
+    }
+}
+
+/// `{source}:{event_id}`
+fn event_key(source: &str, event_id: &str) -> String {
+    format!("{source}:{event_id}")
+}
+
+/// The record key: what decides the partition, and so what stays in order.
+pub(crate) fn partition_key(raw: &RawWebhook, partition_by: PartitionBy) -> String {
+    match (&raw.object_id, partition_by) {
+        (Some(object_id), PartitionBy::Object) => event_key(&raw.source, object_id),
+        _ => raw.event_key.clone(),
+    }
+}
+
+/// Headers of a raw record: CloudEvents 1.0 (Kafka binding, binary mode), W3C trace context, ours.
+#[derive(Debug)]
+pub(crate) struct RecordHeaders {
+    ce_source: String,
+    ce_time: Option<String>,
+}
+
+impl RecordHeaders {
+    /// The values that are not in the record already.
+    pub(crate) fn new(raw: &RawWebhook) -> Self {
+        let time = jiff::Timestamp::from_millisecond(raw.occurred_at.unwrap_or(raw.received_at));
+        Self {
+            // A URI reference, as the specification wants: the path that takes these events.
+            ce_source: format!("/webhooks/{}", raw.source),
+            ce_time: time.ok().map(|time| time.to_string()),
+        }
+    }
+
+    /// Name and value of each header.
+    pub(crate) fn list<'a>(
+        &'a self,
+        raw: &'a RawWebhook,
+        traceparent: Option<&'a str>,
+    ) -> Vec<(&'a str, &'a [u8])> {
+        let mut headers = Vec::with_capacity(9);
+        headers.push(("ce_specversion", &b"1.0"[..]));
+        headers.push(("ce_id", raw.event_key.as_bytes()));
+        headers.push(("ce_source", self.ce_source.as_bytes()));
+        headers.push(("ce_type", raw.event_type.as_bytes()));
+        if let Some(time) = &self.ce_time {
+            headers.push(("ce_time", time.as_bytes()));
+        }
+        headers.push(("content-type", b"application/avro"));
+        if let Some(traceparent) = traceparent {
+            headers.push(("traceparent", traceparent.as_bytes()));
+        }
+        headers.push(("sluice-request-id", raw.request_id.as_bytes()));
+        headers.push(("sluice-origin", b"webhook"));
+        headers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use std::sync::Arc;
+
+    fn event(id: &str, body: BodyPart) -> Identified {
+        Identified {
+            event_id: id.to_owned(),
+            event_type: "charge.refunded".to_owned(),
+            object_id: Some("pi_1".to_owned()),
+            tenant: None,
+            livemode: Some(true),
+            occurred_at_ms: Some(1_700_000_000_000),
+            body,
+            identified: true,
+        }
+    }
+
+    fn with_delivery<T>(run: impl FnOnce(&Delivery<'_>) -> T) -> T {
+        let request = http::Request::builder()
+            .method("POST")
+            .uri("/webhooks/shop?a=1&b=%20")
+            .header("x-two", "first")
+            .header("stripe-signature", "t=1")
+            .header("x-two", "second")
+            .header("x-request-id", "the-sender's")
+            .header(
+                "x-bytes",
+                http::HeaderValue::from_bytes(b"\xff\xfe").unwrap(),
+            );
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let verdict = Verdict {
+            scheme: "stripe-v1",
+            secret_label: Arc::from("env:S"),
+            signed_at_ms: Some(5),
+        };
+        run(&Delivery {
+            source: "shop",
+            provider: "stripe",
+            tenant: Some("emea"),
+            parts: &parts,
+            body: &Bytes::from_static(b"[{1},{2}]"),
+            remote: "192.0.2.1".parse().unwrap(),
+            request_id: "ours",
+            received_at_ms: 7,
+            verdict: &verdict,
+        })
+    }
+
+    #[test]
+    fn a_single_event_keeps_the_request_as_it_came() {
+        with_delivery(|delivery| {
+            let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
+            assert_eq!(raw.event_key, "shop:evt_1");
+            assert_eq!(raw.body, b"[{1},{2}]");
+            assert_eq!(raw.event_body, None);
+            assert_eq!(raw.url, "/webhooks/shop?a=1&b=%20");
+            assert_eq!(raw.tenant.as_deref(), Some("emea"));
+            assert_eq!(raw.request_id, "ours");
+            assert_eq!((raw.batch_index, raw.batch_size), (0, 1));
+            let values = |name: &str| -> Vec<&[u8]> {
+                let lines = raw.headers.iter().filter(|header| header.name == name);
+                lines.map(|header| &header.value[..]).collect()
+            };
+            assert_eq!(values("x-two"), [b"first".as_slice(), b"second"]);
+            assert_eq!(values("x-bytes"), [b"\xff\xfe"]);
+            assert_eq!(values("x-request-id"), [b"the-sender's"]);
+            assert_eq!(raw.headers.len(), 5);
+            assert_eq!(raw.verdict.secret, "env:S");
+        });
+    }
+
+    #[test]
+    fn of_a_batch_the_first_record_carries_the_whole_body() {
+        with_delivery(|delivery| {
+            let part = |text: &'static [u8]| BodyPart::Part(Bytes::from_static(text));
+            let first = raw_webhook(delivery, event("a", part(b"{1}")), 0, 2);
+            let second = raw_webhook(delivery, event("b", part(b"{2}")), 1, 2);
+            assert_eq!(
+                (&first.body[..], first.payload()),
+                (&b"[{1},{2}]"[..], &b"{1}"[..])
+            );
+            assert_eq!(
+                (&second.body[..], second.payload()),
+                (&b""[..], &b"{2}"[..])
+            );
+            assert_eq!((second.batch_index, second.batch_size), (1, 2));
+            let whole = raw_webhook(delivery, event("c", BodyPart::Whole), 1, 2);
+            assert_eq!(whole.payload(), b"[{1},{2}]");
+        });
+    }
+
+    #[test]
+    fn the_key_follows_partition_by_and_falls_back_to_the_event() {
+        with_delivery(|delivery| {
+            let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
+            assert_eq!(partition_key(&raw, PartitionBy::Event), "shop:evt_1");
+            assert_eq!(partition_key(&raw, PartitionBy::Object), "shop:pi_1");
+            let nameless = RawWebhook {
+                object_id: None,
+                ..raw
+            };
+            assert_eq!(partition_key(&nameless, PartitionBy::Object), "shop:evt_1");
+        });
+    }
+
+    #[test]
+    fn record_headers_are_cloudevents_trace_and_ours() {
+        with_delivery(|delivery| {
+            let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
+            let headers = RecordHeaders::new(&raw);
+            let list = headers.list(&raw, Some("00-aa-bb-01"));
+            let text: Vec<String> = list
+                .iter()
+                .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)))
+                .collect();
+            assert_eq!(
+                text,
+                [
+                    "ce_specversion=1.0",
+                    "ce_id=shop:evt_1",
+                    "ce_source=/webhooks/shop",
+                    "ce_type=charge.refunded",
+                    "ce_time=2023-11-14T22:13:20Z",
+                    "content-type=application/avro",
+                    "traceparent=00-aa-bb-01",
+                    "sluice-request-id=ours",
+                    "sluice-origin=webhook",
+                ]
+            );
+            // A time no calendar holds is left out; it must not cost the event.
+            let odd = RawWebhook {
+                occurred_at: Some(i64::MAX),
+                ..raw
+            };
+            let headers = RecordHeaders::new(&odd);
+            assert!(
+                headers
+                    .list(&odd, None)
+                    .iter()
+                    .all(|(name, _)| *name != "ce_time")
+            );
+        });
+    }
+}

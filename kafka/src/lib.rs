@@ -1,0 +1,21 @@
+//! Everything that touches Kafka.
+//!
+//! No other crate imports the client library, so the rules that make processing exactly-once are
+//! kept, and can be read, in one place.
+//!
+//! * [`topics`]: names and settings of every topic, as types instead of strings.
+//! * [`client`]: one function per kind of client; the exact configuration of each is pinned.
+//! * [`publisher`]: the idempotent producer of the gateway: durable before it says so.
+//! * [`worker`]: the exactly-once worker that the processor and the retry router share.
+//! * [`admin`]: create, check, consumer groups.
+//! * [`inspect`]: readers for tools: tail, lag, ranges.
+//! * `sim` (feature `simulation`): a simulated cluster that drives the worker's state machine.
+
+pub mod admin;
+pub mod client;
+pub mod inspect;
+pub mod publisher;
+#[cfg(feature = "simulation")]
+pub mod sim;
+pub mod topics;
+pub mod worker;

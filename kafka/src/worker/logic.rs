@@ -1,0 +1,136 @@
+//! What a role adds to the worker.
+
+use super::types::{JournalRecord, Output, Record, TopicPartition};
+
+/// What is known of one input of a lane when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputFacts {
+    /// Which input.
+    pub tp: TopicPartition,
+    /// The group's committed offset (stable: no transaction is pending on it).
+    pub committed: Option<i64>,
+    /// Log start offset.
+    pub low: i64,
+    /// High watermark.
+    pub high: i64,
+}
+
+/// What is known of a lane's journal when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalFacts {
+    /// High watermark to which it was read. 0 means that nothing was ever written.
+    pub high: i64,
+}
+
+/// What was found when a lane was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneFacts {
+    /// Inputs, the subscribed one first.
+    pub inputs: Vec<InputFacts>,
+    /// The journal, for roles that have one.
+    pub journal: Option<JournalFacts>,
+}
+
+/// A lane that must not be worked: going on would lose or repeat events. The text names the way out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Refusal(pub String);
+
+/// Where to start reading an input: at the committed offset; at the log's start when the group has
+/// none. An offset outside the log is refused, because silently moving it would skip or repeat
+/// records (the reason for `auto.offset.reset=none`).
+pub fn start_offset(input: &InputFacts, group: &str) -> Result<i64, Refusal> {
+    let InputFacts {
+        tp,
+        committed,
+        low,
+        high,
+    } = input;
+    match committed {
+        None => Ok(*low),
+        Some(offset) if offset < low => Err(Refusal(format!(
+            "group {group} has committed offset {offset} for {tp}, but the log starts at {low}: \
+             {} records were deleted by retention before they were processed. To go on from what is \
+             left, stop the role and run `kafka-consumer-groups --group {group} --topic {}:{} \
+             --reset-offsets --to-earliest --execute`",
+            low - offset,
+            tp.topic,
+            tp.partition,
+        ))),
+        Some(offset) if offset > high => Err(Refusal(format!(
+            "group {group} has committed offset {offset} for {tp}, but the log ends at {high}: the \
+             topic was probably deleted and made again. If it was, stop the role, delete the journal \
+             topic and the group (`kafka-consumer-groups --delete --group {group}`), run \
+             `sluice topics create`, and start again",
+        ))),
+        Some(offset) => Ok(*offset),
+    }
+}
+
+/// The result of planning a batch.
+#[derive(Debug)]
+pub enum Planned<B, J> {
+    /// The batch can be finished once the jobs have answered.
+    Ready(B, Vec<J>),
+    /// Nothing can be planned before this job has answered; the same records are planned again then.
+    Blocked(Vec<Record>, J),
+}
+
+/// What a role does with records. Pure: no I/O and no clock; times are ms since the epoch.
+///
+/// The machine calls `plan`, `finish`, then exactly one of `committed` or `dropped`. State that
+/// belongs to an unfinished transaction must live in an overlay until `committed`: applied early, the
+/// rerun after an abort would find its own entries, not journal them, and a later restore would lose
+/// them.
+pub trait Logic {
+    /// Work that needs I/O, done by the driver.
+    type Job;
+    /// What a job answers.
+    type Answer;
+    /// A planned batch.
+    type Batch;
+
+    /// When a record may be processed, ms since the epoch; records behind it in its partition wait
+    /// with it.
+    fn ready_at(&self, _record: &Record) -> i64 {
+        i64::MIN
+    }
+
+    /// The inputs of the lane of a subscribed partition, that partition first.
+    fn inputs(&self, lane: &TopicPartition) -> Vec<TopicPartition> {
+        vec![lane.clone()]
+    }
+
+    /// From which journal offset a lane's state must be restored. 0 when nothing is held.
+    fn journal_from(&self, _lane: &TopicPartition) -> i64 {
+        0
+    }
+
+    /// Applies a committed record of the journal.
+    fn restore(&mut self, _lane: &TopicPartition, _record: &JournalRecord) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// The journal was read to its end: decides where each input starts, or refuses.
+    fn opened(
+        &mut self,
+        lane: &TopicPartition,
+        facts: &LaneFacts,
+    ) -> Result<Vec<(TopicPartition, i64)>, Refusal>;
+
+    /// The lane is somebody else's now: forget its state.
+    fn release(&mut self, lane: &TopicPartition);
+
+    /// Decides what to do with a batch.
+    fn plan(&mut self, records: Vec<Record>, now: i64) -> Planned<Self::Batch, Self::Job>;
+
+    /// Turns a planned batch and its answers into what the transaction produces.
+    fn finish(&mut self, batch: Self::Batch, answers: Vec<Self::Answer>, now: i64) -> Vec<Output>;
+
+    /// The transaction is committed: apply the overlay. `journal` holds the next offset of each
+    /// journal partition that the transaction wrote to.
+    fn committed(&mut self, journal: &[(i32, i64)], now: i64);
+
+    /// The batch will not be committed by this attempt: drop the overlay.
+    fn dropped(&mut self);
+}

@@ -1,0 +1,617 @@
+//! The state machine of one worker. See the module documentation of [`crate::worker`].
+//!
+//! ```text
+//!              Polled, Tick                  Answered
+//! Collecting ───────────────▶ Preparing ─────────────▶ Transacting ──Commit ok──▶ Collecting
+//!     ▲  │                        │                    │         │
+//!     │  └── Blocked ◀─ plan ─────┤ rebalance: drop,   │         └ unknown ─▶ Replacing ─┐
+//!     │                           │ open lanes anew    └ abortable ─▶ Aborting ─┐        │
+//!     └───────────────────────────┴─────────────────── open the lanes anew ◀────┴────────┘
+//! ```
+//!
+//! Bounds: one batch in flight; per input at most four times `look_ahead` records or
+//! [`MAX_BUFFERED_BYTES`] before it is paused; a batch of at most `max_batch` records or
+//! [`MAX_BATCH_BYTES`].
+
+use super::{
+    lane::{Input, Lane},
+    logic::{LaneFacts, Logic, Planned},
+    types::{Action, Event, ExitReason, JournalRecord, Output, Record, TopicPartition, TxnError},
+};
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bytes of records in one transaction, unless a single record is larger. Below the batch size of
+/// the transactional producer, so that what goes to one partition fits one produce request.
+pub const MAX_BATCH_BYTES: usize = 12 << 20;
+
+/// Bytes buffered per input before it is paused.
+pub const MAX_BUFFERED_BYTES: usize = 24 << 20;
+
+/// Bounds and pace of a worker.
+#[derive(Debug, Clone)]
+pub struct MachineSettings {
+    /// Records in one transaction at the most.
+    pub max_batch: usize,
+    /// How long records may wait for a fuller batch while there is lag, ms.
+    pub max_batch_time: i64,
+    /// Records buffered per input while its head is not due; four times as many when it is.
+    pub look_ahead: usize,
+}
+
+/// What is being committed.
+struct Flight<G> {
+    /// Next offset per input.
+    offsets: BTreeMap<TopicPartition, i64>,
+    /// Lanes concerned.
+    lanes: Vec<TopicPartition>,
+    group: G,
+}
+
+/// The transactional call whose answer is awaited.
+enum Step {
+    Begin(Vec<Output>),
+    Produce,
+    SendOffsets,
+    Commit,
+}
+
+enum Phase<L: Logic, G> {
+    Collecting,
+    /// The records cannot be planned before a job has answered.
+    Blocked {
+        ticket: u64,
+        records: Vec<Record>,
+        flight: Flight<G>,
+    },
+    /// Jobs are running for a planned batch.
+    Preparing {
+        ticket: u64,
+        batch: L::Batch,
+        flight: Flight<G>,
+    },
+    Transacting {
+        step: Step,
+        flight: Flight<G>,
+        journal: Vec<(i32, i64)>,
+    },
+    Aborting {
+        lanes: Vec<TopicPartition>,
+    },
+    Replacing {
+        lanes: Vec<TopicPartition>,
+    },
+    Ended,
+}
+
+/// One worker. `G` is the driver's group snapshot.
+pub struct Machine<L: Logic, G> {
+    logic: L,
+    settings: MachineSettings,
+    lanes: BTreeMap<TopicPartition, Lane>,
+    phase: Phase<L, G>,
+    /// Group metadata that may be used for what is buffered: of the first poll since nothing was
+    /// buffered, or of the last rebalance. Never fresher than the rebalance callback that the
+    /// buffered records have survived.
+    group: Option<G>,
+    actions: VecDeque<Action<G, L::Job>>,
+    next_epoch: u64,
+    next_ticket: u64,
+    /// Rotates which input is served first.
+    cursor: usize,
+    /// Since when something ready has been waiting for a fuller batch.
+    waiting_since: Option<i64>,
+    drained: bool,
+}
+
+impl<L: Logic, G: Clone> Machine<L, G> {
+    /// A worker that owns nothing yet.
+    pub fn new(logic: L, settings: MachineSettings) -> Machine<L, G> {
+        Machine {
+            logic,
+            settings,
+            lanes: BTreeMap::new(),
+            phase: Phase::Collecting,
+            group: None,
+            actions: VecDeque::new(),
+            next_epoch: 0,
+            next_ticket: 0,
+            cursor: 0,
+            waiting_since: None,
+            drained: true,
+        }
+    }
+
+    /// The role's part.
+    pub fn logic(&self) -> &L {
+        &self.logic
+    }
+
+    /// The next thing to do, if any.
+    pub fn next_action(&mut self) -> Option<Action<G, L::Job>> {
+        self.actions.pop_front()
+    }
+
+    /// True while every lane is restored and assigned.
+    pub fn all_open(&self) -> bool {
+        self.lanes.values().all(|lane| lane.open)
+    }
+
+    /// Number of lanes held.
+    pub fn lane_count(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Records polled and not yet planned.
+    pub fn buffered(&self) -> usize {
+        self.inputs().map(|input| input.buffer.len()).sum()
+    }
+
+    /// True when every lane is open and nothing is buffered, running or left to do.
+    pub fn at_rest(&self) -> bool {
+        matches!(self.phase, Phase::Collecting)
+            && self.actions.is_empty()
+            && self.all_open()
+            && self.buffered() == 0
+    }
+
+    /// Whether the consumer may be polled: not while a transaction is open.
+    pub fn may_poll(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Collecting | Phase::Blocked { .. } | Phase::Preparing { .. }
+        )
+    }
+
+    /// When to look again at the latest, ms: when the first waiting head is due, or when a batch has
+    /// waited long enough. `None` when only an event can change anything.
+    pub fn wake_at(&self) -> Option<i64> {
+        if !matches!(self.phase, Phase::Collecting) {
+            return None;
+        }
+        let heads = self.inputs().filter_map(|input| input.buffer.front());
+        let due = heads.map(|head| self.logic.ready_at(head)).min();
+        match (due, self.waiting_since) {
+            (Some(due), Some(since)) => Some(due.max(since + self.settings.max_batch_time)),
+            (due, _) => due,
+        }
+    }
+
+    /// Takes what happened. `now` is ms since the epoch.
+    pub fn handle(&mut self, event: Event<G, L::Answer>, now: i64) {
+        if matches!(self.phase, Phase::Ended) {
+            return;
+        }
+        match event {
+            Event::Assigned(tps, group) => self.assigned(tps, group),
+            Event::Revoked(tps, group) => self.revoked(&tps, group),
+            Event::Polled {
+                records,
+                group,
+                drained,
+            } => self.polled(records, group, drained, now),
+            Event::Journal {
+                lane,
+                epoch,
+                records,
+            } => self.journal(&lane, epoch, &records),
+            Event::Opened { lane, epoch, facts } => self.opened(&lane, epoch, facts),
+            Event::Answered { ticket, answers } => self.answered(ticket, answers, now),
+            Event::Done(outcome) => self.done(outcome, now),
+            Event::ConsumerFailed(why) => self.exit(ExitReason::Fatal(why)),
+            Event::Tick => {}
+        }
+        self.collect(now);
+    }
+
+    fn assigned(&mut self, tps: Vec<TopicPartition>, group: Option<G>) {
+        self.rebalanced(group);
+        for tp in tps {
+            let inputs = self.logic.inputs(&tp).into_iter().map(Input::new).collect();
+            // An assignment of what is already held replaces it: whatever was known may be stale.
+            if self.lanes.contains_key(&tp) {
+                self.logic.release(&tp);
+            }
+            self.lanes.insert(
+                tp.clone(),
+                Lane {
+                    epoch: 0,
+                    open: false,
+                    inputs,
+                },
+            );
+            self.open(&tp);
+        }
+    }
+
+    fn revoked(&mut self, tps: &[TopicPartition], group: Option<G>) {
+        for tp in tps {
+            if self.lanes.remove(tp).is_some() {
+                self.logic.release(tp);
+            }
+        }
+        self.rebalanced(group);
+    }
+
+    /// A rebalance happened: a batch in preparation was polled in an older generation, so it is
+    /// dropped, and the lanes that stayed are opened anew.
+    fn rebalanced(&mut self, group: Option<G>) {
+        self.group = group;
+        let lanes = match std::mem::replace(&mut self.phase, Phase::Collecting) {
+            Phase::Blocked { flight, .. } | Phase::Preparing { flight, .. } => flight.lanes,
+            other => {
+                self.phase = other;
+                return;
+            }
+        };
+        self.logic.dropped();
+        self.reopen(lanes);
+    }
+
+    /// The one way into work, and back after any failure.
+    fn open(&mut self, tp: &TopicPartition) {
+        self.next_epoch += 1;
+        let epoch = self.next_epoch;
+        let Some(lane) = self.lanes.get_mut(tp) else {
+            return;
+        };
+        lane.epoch = epoch;
+        lane.open = false;
+        for input in &mut lane.inputs {
+            input.clear();
+        }
+        let journal_from = self.logic.journal_from(tp);
+        self.actions.push_back(Action::Open {
+            lane: tp.clone(),
+            epoch,
+            journal_from,
+        });
+    }
+
+    fn reopen(&mut self, lanes: Vec<TopicPartition>) {
+        for tp in lanes {
+            if let Some(lane) = self.lanes.get(&tp) {
+                if lane.open {
+                    self.actions.push_back(Action::Unassign(lane.tps()));
+                }
+                self.open(&tp);
+            }
+        }
+    }
+
+    fn journal(&mut self, tp: &TopicPartition, epoch: u64, records: &[JournalRecord]) {
+        if self.lanes.get(tp).is_none_or(|lane| lane.epoch != epoch) {
+            return;
+        }
+        for record in records {
+            if let Err(refusal) = self.logic.restore(tp, record) {
+                return self.exit(ExitReason::Refused(refusal.0));
+            }
+        }
+    }
+
+    fn opened(&mut self, tp: &TopicPartition, epoch: u64, facts: Result<LaneFacts, String>) {
+        let Some(lane) = self.lanes.get_mut(tp).filter(|lane| lane.epoch == epoch) else {
+            return;
+        };
+        let facts = match facts {
+            Ok(facts) => facts,
+            Err(why) => {
+                return self.exit(ExitReason::Fatal(format!("restoring {tp}: {why}")));
+            }
+        };
+        match self.logic.opened(tp, &facts) {
+            Ok(starts) => {
+                lane.open = true;
+                self.actions.push_back(Action::Assign(starts));
+            }
+            Err(refusal) => self.exit(ExitReason::Refused(refusal.0)),
+        }
+    }
+
+    fn polled(&mut self, records: Vec<Record>, group: Option<G>, drained: bool, now: i64) {
+        self.drained = drained;
+        if self.group.is_none()
+            || (!records.is_empty()
+                && self.buffered() == 0
+                && matches!(self.phase, Phase::Collecting))
+        {
+            self.group = group;
+        }
+        let mut records = records.into_iter().peekable();
+        while let Some(first) = records.next() {
+            let tp = first.tp.clone();
+            let run = std::iter::once(first).chain(std::iter::from_fn(|| {
+                records.next_if(|record| record.tp == tp)
+            }));
+            match find_input(&mut self.lanes, &tp) {
+                Some(input) => run.for_each(|record| input.push(record)),
+                // Of a lane that was given up or is being opened anew: fetched again if needed.
+                None => run.for_each(drop),
+            }
+        }
+        self.regulate(now);
+    }
+
+    /// Back-pressure: pauses what is full and resumes what has room.
+    fn regulate(&mut self, now: i64) {
+        let soft = self.settings.look_ahead;
+        let (mut pause, mut resume) = (Vec::new(), Vec::new());
+        for lane in self.lanes.values_mut().filter(|lane| lane.open) {
+            for input in &mut lane.inputs {
+                let held = input.buffer.len();
+                let due = input
+                    .buffer
+                    .front()
+                    .is_none_or(|head| self.logic.ready_at(head) <= now);
+                let full =
+                    held >= 4 * soft || (held >= soft && !due) || input.bytes >= MAX_BUFFERED_BYTES;
+                let room = (held < soft.div_ceil(2) || (due && held < soft))
+                    && input.bytes < MAX_BUFFERED_BYTES / 2;
+                if full && !input.paused {
+                    input.paused = true;
+                    pause.push(input.tp.clone());
+                } else if room && input.paused {
+                    input.paused = false;
+                    resume.push(input.tp.clone());
+                }
+            }
+        }
+        if !pause.is_empty() {
+            self.actions.push_back(Action::Pause(pause));
+        }
+        if !resume.is_empty() {
+            self.actions.push_back(Action::Resume(resume));
+        }
+    }
+
+    /// Starts a batch when there is a reason to: nothing more is waiting to be polled, the batch is
+    /// full, or it has waited long enough.
+    fn collect(&mut self, now: i64) {
+        if !matches!(self.phase, Phase::Collecting) {
+            return;
+        }
+        let ready = self.inputs().any(|input| {
+            input
+                .buffer
+                .front()
+                .is_some_and(|head| self.logic.ready_at(head) <= now)
+        });
+        if !ready {
+            self.waiting_since = None;
+            return self.regulate(now);
+        }
+        let since = *self.waiting_since.get_or_insert(now);
+        let full = self.buffered() >= self.settings.max_batch;
+        if !(self.drained || full || now - since >= self.settings.max_batch_time) {
+            return;
+        }
+        // Not a member at the moment: what is buffered belongs to a generation that is over, and the
+        // rebalance that is under way will take it away or confirm it.
+        let Some(group) = self.group.clone() else {
+            return;
+        };
+        self.waiting_since = None;
+        let (records, flight) = self.take_batch(group, now);
+        self.regulate(now);
+        self.plan(records, flight, now);
+    }
+
+    fn take_batch(&mut self, group: G, now: i64) -> (Vec<Record>, Flight<G>) {
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        let mut flight = Flight {
+            offsets: BTreeMap::new(),
+            lanes: Vec::new(),
+            group,
+        };
+        let count = self.lanes.len();
+        let first = self.cursor % count.max(1);
+        self.cursor = self.cursor.wrapping_add(1);
+        let order: Vec<TopicPartition> = self
+            .lanes
+            .keys()
+            .cycle()
+            .skip(first)
+            .take(count)
+            .cloned()
+            .collect();
+        'lanes: for tp in order {
+            let Some(lane) = self.lanes.get_mut(&tp).filter(|lane| lane.open) else {
+                continue;
+            };
+            let before = records.len();
+            let mut full = false;
+            // Whichever input is served first may fill the batch, so that rotates too: new events must
+            // not starve retries that are due, nor the other way round.
+            let inputs = lane.inputs.len();
+            for turn in 0..inputs {
+                let input = &mut lane.inputs[(turn + self.cursor / count.max(1)) % inputs];
+                let mut next = None;
+                while let Some(record) = input.pop() {
+                    let size = record.size();
+                    full = records.len() >= self.settings.max_batch
+                        || (bytes + size > MAX_BATCH_BYTES && !records.is_empty());
+                    if full || self.logic.ready_at(&record) > now {
+                        input.unpop(record);
+                        break;
+                    }
+                    bytes += size;
+                    next = Some(record.offset + 1);
+                    records.push(record);
+                }
+                if let Some(next) = next {
+                    flight.offsets.insert(input.tp.clone(), next);
+                }
+            }
+            if records.len() > before {
+                flight.lanes.push(tp);
+            }
+            if full {
+                break 'lanes;
+            }
+        }
+        (records, flight)
+    }
+
+    fn plan(&mut self, records: Vec<Record>, flight: Flight<G>, now: i64) {
+        match self.logic.plan(records, now) {
+            Planned::Ready(batch, jobs) if jobs.is_empty() => {
+                self.finish(batch, Vec::new(), flight, now);
+            }
+            Planned::Ready(batch, jobs) => {
+                let ticket = self.run(jobs);
+                self.phase = Phase::Preparing {
+                    ticket,
+                    batch,
+                    flight,
+                };
+            }
+            Planned::Blocked(records, job) => {
+                let ticket = self.run(vec![job]);
+                self.phase = Phase::Blocked {
+                    ticket,
+                    records,
+                    flight,
+                };
+            }
+        }
+    }
+
+    fn run(&mut self, jobs: Vec<L::Job>) -> u64 {
+        self.next_ticket += 1;
+        self.actions.push_back(Action::Run {
+            ticket: self.next_ticket,
+            jobs,
+        });
+        self.next_ticket
+    }
+
+    fn answered(&mut self, answered: u64, answers: Vec<L::Answer>, now: i64) {
+        match std::mem::replace(&mut self.phase, Phase::Collecting) {
+            Phase::Blocked {
+                ticket,
+                records,
+                flight,
+            } if ticket == answered => {
+                self.plan(records, flight, now);
+            }
+            Phase::Preparing {
+                ticket,
+                batch,
+                flight,
+            } if ticket == answered => {
+                self.finish(batch, answers, flight, now);
+            }
+            // The answer of a batch that a rebalance has dropped.
+            other => self.phase = other,
+        }
+    }
+
+    fn finish(&mut self, batch: L::Batch, answers: Vec<L::Answer>, flight: Flight<G>, now: i64) {
+        let outputs = self.logic.finish(batch, answers, now);
+        self.actions.push_back(Action::Begin);
+        self.phase = Phase::Transacting {
+            step: Step::Begin(outputs),
+            flight,
+            journal: Vec::new(),
+        };
+    }
+
+    fn done(&mut self, outcome: Result<Vec<(i32, i64)>, TxnError>, now: i64) {
+        let answer = match outcome {
+            Ok(answer) => answer,
+            Err(error) => return self.failed(error),
+        };
+        match std::mem::replace(&mut self.phase, Phase::Collecting) {
+            Phase::Transacting {
+                step,
+                flight,
+                journal,
+            } => {
+                self.advance(step, flight, journal, answer, now);
+            }
+            Phase::Aborting { lanes } | Phase::Replacing { lanes } => {
+                self.logic.dropped();
+                self.reopen(lanes);
+            }
+            other => self.phase = other,
+        }
+    }
+
+    fn advance(
+        &mut self,
+        step: Step,
+        flight: Flight<G>,
+        mut journal: Vec<(i32, i64)>,
+        answer: Vec<(i32, i64)>,
+        now: i64,
+    ) {
+        let (action, step) = match step {
+            Step::Begin(outputs) => (Action::Produce(outputs), Step::Produce),
+            Step::Produce => {
+                journal = answer;
+                let offsets = flight.offsets.clone().into_iter().collect();
+                (
+                    Action::SendOffsets(offsets, flight.group.clone()),
+                    Step::SendOffsets,
+                )
+            }
+            Step::SendOffsets => (Action::Commit, Step::Commit),
+            Step::Commit => return self.logic.committed(&journal, now),
+        };
+        self.actions.push_back(action);
+        self.phase = Phase::Transacting {
+            step,
+            flight,
+            journal,
+        };
+    }
+
+    fn failed(&mut self, error: TxnError) {
+        let phase = std::mem::replace(&mut self.phase, Phase::Collecting);
+        let (lanes, aborting) = match phase {
+            Phase::Transacting { flight, .. } => (flight.lanes, false),
+            Phase::Aborting { lanes } => (lanes, true),
+            // The old producer is gone and a new one could not be had: nothing is left to work with.
+            Phase::Replacing { .. } => return self.exit(ExitReason::Fatal(error.to_string())),
+            other => {
+                self.phase = other;
+                return;
+            }
+        };
+        match error {
+            TxnError::Abortable(_) if !aborting => {
+                self.actions.push_back(Action::Abort);
+                self.phase = Phase::Aborting { lanes };
+            }
+            TxnError::Abortable(_) | TxnError::Unknown(_) => {
+                self.actions.push_back(Action::ReplaceProducer);
+                self.phase = Phase::Replacing { lanes };
+            }
+            TxnError::Fatal(why) => self.exit(ExitReason::Fatal(why)),
+        }
+    }
+
+    fn exit(&mut self, reason: ExitReason) {
+        self.phase = Phase::Ended;
+        self.actions.clear();
+        self.actions.push_back(Action::Exit(reason));
+    }
+
+    fn inputs(&self) -> impl Iterator<Item = &Input> {
+        self.lanes
+            .values()
+            .filter(|lane| lane.open)
+            .flat_map(|lane| &lane.inputs)
+    }
+}
+
+fn find_input<'a>(
+    lanes: &'a mut BTreeMap<TopicPartition, Lane>,
+    tp: &TopicPartition,
+) -> Option<&'a mut Input> {
+    lanes
+        .values_mut()
+        .filter(|lane| lane.open)
+        .find_map(|lane| lane.input(tp))
+}

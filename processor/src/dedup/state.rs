@@ -1,0 +1,193 @@
+//! The state of one raw partition, and the overlay of the transaction that is being made.
+
+use super::{
+    ChainId, KeyHash, Original,
+    block::{ChainChange, DedupBlock},
+    index::OriginalIndex,
+};
+use std::collections::HashMap;
+
+/// A chain on file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Chain {
+    id: ChainId,
+    /// Broker time of the original, ms.
+    time: i64,
+}
+
+/// What is known of one raw partition. Exactly a prefix of its journal.
+#[derive(Clone)]
+pub struct PartitionState<I> {
+    index: I,
+    /// Failing events only.
+    chains: HashMap<KeyHash, Chain>,
+    /// First raw offset that has never been processed.
+    through: i64,
+    /// First journal offset that has not been applied.
+    journal_next: i64,
+    /// Broker time of the newest original, ms.
+    newest: i64,
+    overlay: Overlay,
+}
+
+#[derive(Clone, Default)]
+struct Overlay {
+    originals: Vec<Original>,
+    /// The overlay's originals by key, for lookups.
+    by_key: HashMap<KeyHash, Vec<(i64, i64)>>,
+    chains: Vec<ChainChange>,
+    /// The latest of `chains` by key, for lookups.
+    chain_of: HashMap<KeyHash, Option<ChainId>>,
+    through: i64,
+}
+
+/// What the rule says of a raw record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Process it. `replay` when it had been processed before.
+    Original {
+        /// Below the processed-through offset.
+        replay: bool,
+    },
+    /// Drop it.
+    Duplicate,
+}
+
+/// How long things are remembered, ms.
+#[derive(Debug, Clone, Copy)]
+pub struct Horizons {
+    /// Duplicates are recognised this long after their original.
+    pub window: i64,
+    /// An original may be forgotten once it is this much older than the newest record: raw retention
+    /// plus window, because a replay can reach no further back.
+    pub originals: i64,
+    /// A chain may be forgotten once its original is this much older than the newest record.
+    pub chains: i64,
+}
+
+impl<I: OriginalIndex> PartitionState<I> {
+    /// A partition of which nothing is known yet.
+    pub fn new(index: I) -> PartitionState<I> {
+        PartitionState {
+            index,
+            chains: HashMap::new(),
+            through: 0,
+            journal_next: 0,
+            newest: i64::MIN,
+            overlay: Overlay::default(),
+        }
+    }
+
+    /// First raw offset that has never been processed, as far as is committed.
+    pub fn through(&self) -> i64 {
+        self.through
+    }
+
+    /// First journal offset that has not been applied.
+    pub fn journal_next(&self) -> i64 {
+        self.journal_next
+    }
+
+    /// Originals held.
+    pub fn originals(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Applies a committed block. Applying again what was applied changes nothing, as long as blocks
+    /// come in order.
+    pub fn apply(&mut self, block: DedupBlock, journal_next: i64) {
+        for original in block.originals {
+            self.newest = self.newest.max(original.time);
+            self.index.insert(original);
+        }
+        for change in block.chains {
+            match change.chain {
+                Some(id) => {
+                    self.chains.insert(change.key, Chain { id, time: change.time });
+                }
+                None => {
+                    self.chains.remove(&change.key);
+                }
+            }
+        }
+        self.through = self.through.max(block.through);
+        self.overlay.through = self.overlay.through.max(self.through);
+        self.journal_next = self.journal_next.max(journal_next);
+    }
+
+    /// Decides about the next raw record and notes it in the overlay.
+    pub fn decide(&mut self, key: KeyHash, offset: i64, time: i64, window: i64) -> Decision {
+        let replay = self.pass(offset);
+        let not_before = time.saturating_sub(window);
+        let mut seen = self.index.has(key, offset);
+        let mut earlier = self.index.has_earlier(key, offset, not_before);
+        for (at, when) in self.overlay.by_key.get(&key).into_iter().flatten() {
+            seen |= *at == offset;
+            earlier |= *at < offset && *when >= not_before;
+        }
+        if earlier {
+            return Decision::Duplicate;
+        }
+        if !seen {
+            self.overlay.originals.push(Original { key, offset, time });
+            self.overlay.by_key.entry(key).or_default().push((offset, time));
+        }
+        Decision::Original { replay }
+    }
+
+    /// Notes a raw record that has no key, and says whether it had been processed before.
+    pub fn pass(&mut self, offset: i64) -> bool {
+        let replay = offset < self.overlay.through;
+        self.overlay.through = self.overlay.through.max(offset + 1);
+        replay
+    }
+
+    /// The chain on file for a key, the overlay included.
+    pub fn chain(&self, key: KeyHash) -> Option<ChainId> {
+        match self.overlay.chain_of.get(&key) {
+            Some(chain) => *chain,
+            None => self.chains.get(&key).map(|chain| chain.id),
+        }
+    }
+
+    /// Notes a chain change in the overlay.
+    pub fn set_chain(&mut self, key: KeyHash, chain: Option<ChainId>, time: i64) {
+        self.overlay.chains.push(ChainChange { key, chain, time });
+        self.overlay.chain_of.insert(key, chain);
+    }
+
+    /// What the transaction has to journal; `None` when it changes nothing here.
+    pub fn block(&self) -> Option<DedupBlock> {
+        let Overlay { originals, chains, through, .. } = &self.overlay;
+        let changed = !originals.is_empty() || !chains.is_empty() || *through > self.through;
+        changed.then(|| DedupBlock {
+            through: *through,
+            originals: originals.clone(),
+            chains: chains.clone(),
+        })
+    }
+
+    /// The transaction is committed, its block lies before `journal_next`.
+    pub fn commit(&mut self, journal_next: i64, horizons: Horizons) {
+        let overlay = std::mem::take(&mut self.overlay);
+        let block = DedupBlock {
+            through: overlay.through,
+            originals: overlay.originals,
+            chains: overlay.chains,
+        };
+        self.apply(block, journal_next);
+        if self.newest > i64::MIN {
+            self.index.expire(self.newest.saturating_sub(horizons.originals));
+            // Chains are few; walking them is cheap once there is something to forget.
+            let oldest = self.newest.saturating_sub(horizons.chains);
+            if self.chains.values().any(|chain| chain.time < oldest) {
+                self.chains.retain(|_, chain| chain.time >= oldest);
+            }
+        }
+    }
+
+    /// The transaction will not be committed by this attempt.
+    pub fn drop_overlay(&mut self) {
+        self.overlay = Overlay { through: self.through, ..Overlay::default() };
+    }
+}

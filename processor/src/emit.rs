@@ -1,0 +1,134 @@
+//! Records the processor writes: values, keys and headers.
+
+use crate::{failure::Failure, route::Route};
+use sluice_kafka::worker::{Output, Record};
+use sluice_schemas::{Encoder, FailedEvent, ProcessedEvent};
+use std::sync::Arc;
+
+/// Continues a trace for one attempt: given the `traceparent` of the record and the outcome, returns the
+/// `traceparent` of the attempt. A plain function, so that the logic stays free of exporters.
+pub type Trace = fn(Option<&str>, &Attempt<'_>) -> Option<String>;
+
+/// What a trace says of an attempt.
+#[derive(Debug)]
+pub struct Attempt<'a> {
+    /// Event key.
+    pub event_key: &'a str,
+    /// Number of the attempt, from 1.
+    pub attempt: i32,
+    /// `processed` or the failure's code.
+    pub outcome: &'a str,
+}
+
+/// Builds outputs.
+#[derive(Debug)]
+pub struct Emitter {
+    /// `webhooks.processed`
+    pub processed_topic: Arc<str>,
+    /// `webhooks.failed`
+    pub failed_topic: Arc<str>,
+    /// Further topics.
+    pub routes: Vec<Route>,
+    /// Encoder of processed events.
+    pub processed: Encoder<ProcessedEvent>,
+    /// Encoder of failures.
+    pub failed: Encoder<FailedEvent>,
+    /// How traces are continued.
+    pub trace: Trace,
+}
+
+impl Emitter {
+    /// A processed event to its topic and to every route that matches.
+    pub(crate) fn processed(
+        &self,
+        event: &ProcessedEvent,
+        key: Option<Vec<u8>>,
+        record: &Record,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Failure> {
+        let value = self
+            .processed
+            .encode(event)
+            .map_err(|error| Failure::permanent("unencodable", error.to_string()))?;
+        let attempt = Attempt {
+            event_key: &event.event_key,
+            attempt: event.attempts,
+            outcome: "processed",
+        };
+        let mut headers = vec![
+            ("ce_specversion", b"1.0".to_vec()),
+            ("ce_id", event.event_key.clone().into_bytes()),
+            ("ce_source", format!("/sluice/{}", event.source).into_bytes()),
+            ("ce_type", event.kind.clone().into_bytes()),
+            ("ce_time", rfc3339(event.occurred_at.unwrap_or(event.received_at)).into_bytes()),
+            ("content-type", b"application/avro".to_vec()),
+            ("sluice-request-id", event.request_id.clone().into_bytes()),
+            ("sluice-attempt", event.attempts.to_string().into_bytes()),
+        ];
+        if event.replay {
+            headers.push(("sluice-replay", b"true".to_vec()));
+        }
+        self.continue_trace(record, &attempt, &mut headers);
+        for route in self.routes.iter().filter(|route| route.matches(event)) {
+            outputs.push(Output {
+                topic: route.topic.clone(),
+                partition: None,
+                key: key.clone(),
+                value: value.clone(),
+                headers: headers.clone(),
+            });
+        }
+        let topic = self.processed_topic.clone();
+        outputs.push(Output { topic, partition: None, key, value, headers });
+        Ok(())
+    }
+
+    /// A failure to `webhooks.failed`, on the partition of its origin.
+    pub(crate) fn failed(&self, event: &FailedEvent, record: &Record, outputs: &mut Vec<Output>) {
+        let outcome = event.errors.last().map_or("failed", |error| error.code.as_str());
+        let attempt = Attempt { event_key: &event.event_key, attempt: event.attempt, outcome };
+        let mut headers = vec![
+            ("content-type", b"application/avro".to_vec()),
+            ("sluice-attempt", event.attempt.to_string().into_bytes()),
+        ];
+        self.continue_trace(record, &attempt, &mut headers);
+        let value = match self.failed.encode(event) {
+            Ok(value) => value,
+            // Every field is a string, number or bytes of the schema's own types: there is no value
+            // that does not encode. Were there one, the process must not go on without it.
+            Err(error) => unreachable_encode(&error),
+        };
+        outputs.push(Output {
+            topic: self.failed_topic.clone(),
+            partition: Some(event.raw_partition),
+            key: event.raw_key.clone(),
+            value,
+            headers,
+        });
+    }
+
+    fn continue_trace(
+        &self,
+        record: &Record,
+        attempt: &Attempt<'_>,
+        headers: &mut Vec<(&'static str, Vec<u8>)>,
+    ) {
+        if let Some(parent) = (self.trace)(record.header("traceparent"), attempt) {
+            headers.push(("traceparent", parent.into_bytes()));
+        }
+    }
+}
+
+#[allow(clippy::panic)]
+fn unreachable_encode(error: &sluice_schemas::EncodeError) -> ! {
+    panic!("a failure could not be encoded, and must not be lost: {error}")
+}
+
+/// RFC 3339 in UTC with milliseconds, as CloudEvents wants its time.
+fn rfc3339(ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(ms) {
+        Ok(time) => format!("{time:.3}"),
+        // Outside the years that the calendar has: a provider's nonsense, kept as a number.
+        Err(_) => ms.to_string(),
+    }
+}

@@ -1,0 +1,610 @@
+//! The processor's part of the worker: what becomes of each record.
+//!
+//! `plan` decides in log order what each record is: duplicate, original, retry that is due,
+//! undecodable. Events that a step wants become jobs, which the driver runs concurrently before the
+//! transaction opens. `finish` goes through the batch in order again, now with the answers, and turns
+//! it into outputs and chain changes. Nothing here waits, and nothing knows the time but what it is
+//! told.
+
+use crate::{
+    dedup::{
+        ChainId, KeyHash,
+        block::DedupBlock,
+        index::OriginalIndex,
+        state::{Decision, Horizons, PartitionState},
+    },
+    emit::Emitter,
+    failure::Failure,
+    step::{Extra, Step},
+};
+use sluice_kafka::worker::{
+    JournalRecord, LaneFacts, Logic, Output, Planned, Record, Refusal, TopicPartition, start_offset,
+};
+use sluice_providers::{Normalise, Payload};
+use sluice_schemas::{
+    AttemptError, DecodeError, FailedEvent, ProcessedEvent, RawWebhook, SchemaStore,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// Attempts whose errors travel with an event; an operator may requeue more often than that.
+const MAX_ERRORS: usize = 100;
+
+/// Bytes of an original kept in a failure. Above it (nothing the gateway accepts) the bytes are cut,
+/// so that the failure itself still fits a record.
+const MAX_KEPT_VALUE: usize = 15 << 20;
+
+/// What the logic needs to know; the same for every worker of a process.
+#[derive(Debug)]
+pub struct Rules {
+    /// `webhooks.raw`
+    pub raw: Arc<str>,
+    /// `webhooks.due`
+    pub due: Arc<str>,
+    /// `webhooks.dedup`
+    pub dedup: Arc<str>,
+    /// Consumer group, for messages.
+    pub group: String,
+    /// How long things are remembered.
+    pub horizons: Horizons,
+    /// Readers of payloads by source name.
+    pub normalisers: HashMap<String, Box<dyn Normalise>>,
+    /// Steps, in order.
+    pub steps: Vec<Box<dyn Step>>,
+}
+
+/// Work that needs I/O.
+#[derive(Debug)]
+pub enum Job {
+    /// Fetch a schema; answered once the registry has answered.
+    Schema(u32),
+    /// Run the steps on an event.
+    Steps(Box<(ProcessedEvent, RawWebhook)>),
+}
+
+/// What a job answers.
+#[derive(Debug)]
+pub enum Answer {
+    /// The schema store knows now.
+    Schema,
+    /// The event after all steps and the further records, or why not.
+    Steps(Result<(ProcessedEvent, Vec<Extra>), Failure>),
+}
+
+/// What one record came to.
+enum Outcome {
+    Ready(Box<ProcessedEvent>),
+    /// The answer of this job.
+    Job(usize),
+    Failed(Failure),
+}
+
+enum Origin {
+    Raw { replay: bool },
+    /// A retry: the chain it belongs to and its history so far.
+    Due { chain: Option<ChainId>, event: Box<FailedEvent> },
+}
+
+struct Item {
+    record: Record,
+    /// Identity of the event; for an undecodable original its place in the log.
+    event_key: String,
+    key: KeyHash,
+    origin: Origin,
+    outcome: Outcome,
+}
+
+/// A planned batch.
+pub struct Batch {
+    items: Vec<Item>,
+}
+
+/// Counts since the last look, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events emitted.
+    pub processed: u64,
+    /// Raw records dropped as duplicates.
+    pub duplicates: u64,
+    /// Originals emitted again by a replay.
+    pub replayed: u64,
+    /// Failures written.
+    pub failed: u64,
+    /// Due records dropped because their chain was done or superseded.
+    pub superseded: u64,
+    /// Records that could not be decoded.
+    pub undecodable: u64,
+}
+
+/// The processor.
+#[derive(Clone)]
+pub struct ProcessorLogic<I> {
+    rules: Arc<Rules>,
+    store: Arc<SchemaStore>,
+    emitter: Arc<Emitter>,
+    new_index: fn() -> I,
+    partitions: BTreeMap<i32, PartitionState<I>>,
+    /// SplitMix64 state for chain ids.
+    random: u64,
+    /// Of the batch being made; counted when it is committed.
+    pending: Counts,
+    counts: Counts,
+}
+
+impl<I: OriginalIndex> ProcessorLogic<I> {
+    /// A processor without partitions. `seed` must differ between processes and starts: it makes
+    /// chain ids unique.
+    pub fn new(
+        rules: Arc<Rules>,
+        store: Arc<SchemaStore>,
+        emitter: Arc<Emitter>,
+        new_index: fn() -> I,
+        seed: u64,
+    ) -> ProcessorLogic<I> {
+        ProcessorLogic {
+            rules,
+            store,
+            emitter,
+            new_index,
+            partitions: BTreeMap::new(),
+            random: seed,
+            pending: Counts::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    /// The state that a local store would hold: everything committed, nothing of an open batch.
+    pub fn committed_state(&self) -> ProcessorLogic<I>
+    where
+        I: Clone,
+    {
+        let mut state = self.clone();
+        state.dropped();
+        state
+    }
+
+    /// The counts since the last call.
+    pub fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// Originals held per partition.
+    pub fn originals(&self) -> impl Iterator<Item = (i32, usize)> {
+        self.partitions.iter().map(|(partition, state)| (*partition, state.originals()))
+    }
+
+    /// A different number at each call.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn partition(&mut self, partition: i32) -> &mut PartitionState<I> {
+        let new_index = self.new_index;
+        self.partitions.entry(partition).or_insert_with(|| PartitionState::new(new_index()))
+    }
+
+    /// The first schema that must be fetched before all of the records can be decoded.
+    fn missing_schema(&self, records: &[Record]) -> Option<u32> {
+        records.iter().find_map(|record| {
+            self.store.missing(record.value.as_deref()).or_else(|| {
+                // A due record carries its original, whose schema is needed too.
+                let event = (record.tp.topic == self.rules.due)
+                    .then(|| self.store.decode::<FailedEvent>(record.value.as_deref()).ok())??;
+                self.store.missing(event.raw_value.as_deref())
+            })
+        })
+    }
+
+    fn plan_raw(&mut self, record: Record, jobs: &mut Vec<Job>) -> Option<Item> {
+        let partition = record.tp.partition;
+        let (offset, time) = (record.offset, record.timestamp);
+        let window = self.rules.horizons.window;
+        let decoded = self.store.decode::<RawWebhook>(record.value.as_deref());
+        let raw = match decoded {
+            Ok(raw) => raw,
+            Err(error) => {
+                let replay = self.partition(partition).pass(offset);
+                self.pending.undecodable += 1;
+                let event_key = format!("undecodable:{partition}:{offset}");
+                return Some(Item {
+                    key: KeyHash::of(&event_key),
+                    event_key,
+                    origin: Origin::Raw { replay },
+                    outcome: Outcome::Failed(undecodable(&error)),
+                    record,
+                });
+            }
+        };
+        let key = KeyHash::of(&raw.event_key);
+        match self.partition(partition).decide(key, offset, time, window) {
+            Decision::Duplicate => {
+                self.pending.duplicates += 1;
+                None
+            }
+            Decision::Original { replay } => {
+                let event_key = raw.event_key.clone();
+                let event = self.normalise(&raw, partition, offset, replay, 1);
+                let outcome = self.step(event, raw, jobs);
+                Some(Item { record, event_key, key, origin: Origin::Raw { replay }, outcome })
+            }
+        }
+    }
+
+    fn plan_due(&mut self, record: Record, jobs: &mut Vec<Job>) -> Option<Item> {
+        let partition = record.tp.partition;
+        let event = match self.store.decode::<FailedEvent>(record.value.as_deref()) {
+            Ok(event) => event,
+            Err(error) => {
+                self.pending.undecodable += 1;
+                let event_key = format!("undecodable-due:{partition}:{}", record.offset);
+                return Some(Item {
+                    key: KeyHash::of(&event_key),
+                    event_key,
+                    origin: Origin::Raw { replay: false },
+                    outcome: Outcome::Failed(undecodable(&error)),
+                    record,
+                });
+            }
+        };
+        let key = KeyHash::of(&event.event_key);
+        let chain = ChainId::parse(&event.chain_id);
+        // Decided again in `finish`, since what comes before it in the batch may end the chain. It can
+        // never revive one (a new chain has a new id), so what is over already is over.
+        if chain.is_none() || self.partition(partition).chain(key) != chain {
+            self.pending.superseded += 1;
+            return None;
+        }
+        let outcome = match self.store.decode::<RawWebhook>(event.raw_value.as_deref()) {
+            Err(error) => Outcome::Failed(undecodable(&error)),
+            Ok(raw) => {
+                let attempt = event.attempt.saturating_add(1);
+                let mut processed = self.normalise(
+                    &raw,
+                    event.raw_partition,
+                    event.raw_offset,
+                    event.replay,
+                    attempt,
+                );
+                processed.attempts = attempt;
+                self.step(processed, raw, jobs)
+            }
+        };
+        Some(Item {
+            event_key: event.event_key.clone(),
+            record,
+            key,
+            origin: Origin::Due { chain, event: Box::new(event) },
+            outcome,
+        })
+    }
+
+    fn step(&self, event: ProcessedEvent, raw: RawWebhook, jobs: &mut Vec<Job>) -> Outcome {
+        if self.rules.steps.iter().any(|step| step.wants(&event, &raw)) {
+            jobs.push(Job::Steps(Box::new((event, raw))));
+            Outcome::Job(jobs.len() - 1)
+        } else {
+            Outcome::Ready(Box::new(event))
+        }
+    }
+
+    fn normalise(
+        &self,
+        raw: &RawWebhook,
+        partition: i32,
+        offset: i64,
+        replay: bool,
+        attempts: i32,
+    ) -> ProcessedEvent {
+        let payload = Payload {
+            event_id: &raw.event_id,
+            event_type: &raw.event_type,
+            object_id: raw.object_id.as_deref(),
+            body: raw.payload(),
+        };
+        // A source that was removed from the configuration still has events in the log.
+        let normalised =
+            self.rules.normalisers.get(&raw.source).map(|reader| reader.normalise(&payload));
+        let body = raw.payload().to_vec();
+        let mut event = ProcessedEvent {
+            event_key: raw.event_key.clone(),
+            source: raw.source.clone(),
+            provider: raw.provider.clone(),
+            event_id: raw.event_id.clone(),
+            event_type: raw.event_type.clone(),
+            kind: format!("provider.{}", raw.event_type),
+            object_id: raw.object_id.clone(),
+            tenant: raw.tenant.clone(),
+            livemode: raw.livemode,
+            amount_minor: None,
+            currency: None,
+            status: None,
+            customer: None,
+            provider_version: None,
+            occurred_at: raw.occurred_at,
+            received_at: raw.received_at,
+            processed_at: 0,
+            raw_partition: partition,
+            raw_offset: offset,
+            replay,
+            attempts,
+            request_id: raw.request_id.clone(),
+            payload: body,
+            hydrated: None,
+        };
+        if let Some(normalised) = normalised {
+            event.kind = normalised.kind;
+            event.object_id = normalised.object_id.or(event.object_id);
+            event.amount_minor = normalised.amount_minor;
+            event.currency = normalised.currency;
+            event.status = normalised.status;
+            event.customer = normalised.customer;
+            event.provider_version = normalised.provider_version;
+            event.occurred_at = normalised.occurred_at_ms.or(event.occurred_at);
+            event.livemode = normalised.livemode.or(event.livemode);
+        }
+        event
+    }
+
+    fn succeed(
+        &mut self,
+        item: &Item,
+        mut event: ProcessedEvent,
+        extras: Vec<Extra>,
+        now: i64,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Failure> {
+        event.processed_at = now;
+        let key = match &item.origin {
+            Origin::Raw { .. } => item.record.key.clone(),
+            Origin::Due { event, .. } => event.raw_key.clone(),
+        };
+        self.emitter.processed(&event, key, &item.record, outputs)?;
+        outputs.extend(extras.into_iter().map(|extra| Output {
+            topic: extra.topic.into(),
+            partition: None,
+            key: extra.key,
+            value: extra.value,
+            headers: Vec::new(),
+        }));
+        self.pending.processed += 1;
+        self.pending.replayed += u64::from(event.replay);
+        let time = item.record.timestamp;
+        let state = self.partition(item.record.tp.partition);
+        if state.chain(item.key).is_some() {
+            state.set_chain(item.key, None, time);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, item: Item, failure: Failure, now: i64, outputs: &mut Vec<Output>) {
+        let Item { record, event_key, key, origin, .. } = item;
+        let partition = record.tp.partition;
+        self.pending.failed += 1;
+        let event = match origin {
+            Origin::Due { mut event, .. } => {
+                event.attempt = event.attempt.saturating_add(1);
+                event.failed_at = now;
+                remember(&mut event.errors, failure.attempt(event.attempt, now));
+                *event
+            }
+            Origin::Raw { replay } => {
+                let chain = ChainId::new(record.offset, self.next_random());
+                self.partition(partition).set_chain(key, Some(chain), record.timestamp);
+                let raw = self.store.decode::<RawWebhook>(record.value.as_deref()).ok();
+                let mut value = record.value.clone();
+                if let Some(value) = &mut value {
+                    value.truncate(MAX_KEPT_VALUE);
+                }
+                FailedEvent {
+                    event_key,
+                    chain_id: chain.to_string(),
+                    source: raw.as_ref().map(|raw| raw.source.clone()),
+                    provider: raw.as_ref().map(|raw| raw.provider.clone()),
+                    event_type: raw.as_ref().map(|raw| raw.event_type.clone()),
+                    request_id: raw.map(|raw| raw.request_id),
+                    raw_partition: partition,
+                    raw_offset: record.offset,
+                    raw_timestamp: record.timestamp,
+                    replay,
+                    attempt: 1,
+                    failed_at: now,
+                    errors: vec![failure.attempt(1, now)],
+                    raw_key: record.key.clone(),
+                    raw_value: value,
+                }
+            }
+        };
+        self.emitter.failed(&event, &record, outputs);
+    }
+}
+
+fn undecodable(error: &DecodeError) -> Failure {
+    Failure::permanent("undecodable", error.to_string())
+}
+
+fn remember(errors: &mut Vec<AttemptError>, error: AttemptError) {
+    if errors.len() >= MAX_ERRORS {
+        // The first error tells how it began; the oldest after it goes.
+        errors.remove(1);
+    }
+    errors.push(error);
+}
+
+impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
+    type Job = Job;
+    type Answer = Answer;
+    type Batch = Batch;
+
+    fn inputs(&self, lane: &TopicPartition) -> Vec<TopicPartition> {
+        vec![lane.clone(), TopicPartition::new(self.rules.due.clone(), lane.partition)]
+    }
+
+    fn journal_from(&self, lane: &TopicPartition) -> i64 {
+        self.partitions.get(&lane.partition).map_or(0, PartitionState::journal_next)
+    }
+
+    fn restore(&mut self, lane: &TopicPartition, record: &JournalRecord) -> Result<(), Refusal> {
+        let block = DedupBlock::decode(&record.value).map_err(|error| {
+            Refusal(format!(
+                "{}[{}] offset {}: {error}. Without the journal duplicates cannot be told from new \
+                 events. Restore the topic from a replica or backup; a block written by a later version \
+                 needs that version",
+                self.rules.dedup, lane.partition, record.offset
+            ))
+        })?;
+        self.partition(lane.partition).apply(block, record.offset + 1);
+        Ok(())
+    }
+
+    fn opened(
+        &mut self,
+        lane: &TopicPartition,
+        facts: &LaneFacts,
+    ) -> Result<Vec<(TopicPartition, i64)>, Refusal> {
+        let group = self.rules.group.clone();
+        let through = self.partition(lane.partition).through();
+        check_journal(&self.rules, through, lane, facts)?;
+        facts
+            .inputs
+            .iter()
+            .map(|input| Ok((input.tp.clone(), start_offset(input, &group)?)))
+            .collect()
+    }
+
+    fn release(&mut self, lane: &TopicPartition) {
+        self.partitions.remove(&lane.partition);
+    }
+
+    fn plan(&mut self, records: Vec<Record>, _now: i64) -> Planned<Batch, Job> {
+        if let Some(id) = self.missing_schema(&records) {
+            return Planned::Blocked(records, Job::Schema(id));
+        }
+        let mut jobs = Vec::new();
+        let mut items = Vec::with_capacity(records.len());
+        for record in records {
+            let item = if record.tp.topic == self.rules.due {
+                self.plan_due(record, &mut jobs)
+            } else {
+                self.plan_raw(record, &mut jobs)
+            };
+            items.extend(item);
+        }
+        Planned::Ready(Batch { items }, jobs)
+    }
+
+    fn finish(&mut self, batch: Batch, answers: Vec<Answer>, now: i64) -> Vec<Output> {
+        let mut answers: Vec<Option<Answer>> = answers.into_iter().map(Some).collect();
+        let mut outputs = Vec::with_capacity(batch.items.len() + 8);
+        for mut item in batch.items {
+            if let Origin::Due { chain, .. } = &item.origin
+                && self.partition(item.record.tp.partition).chain(item.key) != *chain
+            {
+                self.pending.superseded += 1;
+                continue;
+            }
+            let outcome = std::mem::replace(&mut item.outcome, Outcome::Job(usize::MAX));
+            let result = match outcome {
+                Outcome::Ready(event) => Ok((*event, Vec::new())),
+                Outcome::Failed(failure) => Err(failure),
+                Outcome::Job(index) => match answers.get_mut(index).and_then(Option::take) {
+                    Some(Answer::Steps(result)) => result,
+                    // The driver answers every job of a batch; anything else is a failure of the
+                    // process, and trying again is safe.
+                    _ => Err(Failure::transient("no_answer", "a processing step gave no answer")),
+                },
+            };
+            let failed = match result {
+                Ok((event, extras)) => {
+                    self.succeed(&item, event, extras, now, &mut outputs).err()
+                }
+                Err(failure) => Some(failure),
+            };
+            if let Some(failure) = failed {
+                self.fail(item, failure, now, &mut outputs);
+            }
+        }
+        for (partition, state) in &self.partitions {
+            if let Some(block) = state.block() {
+                outputs.push(Output {
+                    topic: self.rules.dedup.clone(),
+                    partition: Some(*partition),
+                    key: None,
+                    value: block.encode(),
+                    headers: Vec::new(),
+                });
+            }
+        }
+        outputs
+    }
+
+    fn committed(&mut self, journal: &[(i32, i64)], _now: i64) {
+        for (partition, state) in &mut self.partitions {
+            let next = journal.iter().find(|(of, _)| of == partition);
+            let next = next.map_or(state.journal_next(), |(_, next)| *next);
+            state.commit(next, self.rules.horizons);
+        }
+        let pending = std::mem::take(&mut self.pending);
+        self.counts.processed += pending.processed;
+        self.counts.duplicates += pending.duplicates;
+        self.counts.replayed += pending.replayed;
+        self.counts.failed += pending.failed;
+        self.counts.superseded += pending.superseded;
+        self.counts.undecodable += pending.undecodable;
+    }
+
+    fn dropped(&mut self) {
+        for state in self.partitions.values_mut() {
+            state.drop_overlay();
+        }
+        self.pending = Counts::default();
+    }
+}
+
+/// Refuses a lane whose journal and offsets contradict each other: going on would forget originals
+/// and emit their duplicates.
+fn check_journal(
+    rules: &Rules,
+    through: i64,
+    lane: &TopicPartition,
+    facts: &LaneFacts,
+) -> Result<(), Refusal> {
+    let (Some(raw), Some(journal)) = (facts.inputs.first(), &facts.journal) else {
+        return Ok(());
+    };
+    let Rules { group, dedup, .. } = rules;
+    let partition = lane.partition;
+    if through > raw.high {
+        return Err(Refusal(format!(
+            "the journal {dedup}[{partition}] has seen {lane} up to offset {through}, but that log \
+             ends at {}: {} was deleted and made again. To start over, stop the processors, delete \
+             {dedup} and the group (`kafka-consumer-groups --delete --group {group}`), run \
+             `sluice topics create`, and start again",
+            raw.high, lane.topic
+        )));
+    }
+    match raw.committed {
+        Some(committed) if journal.high == 0 && committed > raw.low => Err(Refusal(format!(
+            "group {group} has committed offset {committed} for {lane}, but the journal \
+             {dedup}[{partition}] is empty: it was lost, and duplicates of what was processed could not be \
+             recognised. Restore the topic from a backup, or process everything that {} still holds \
+             once more as new: stop the processors, run `kafka-consumer-groups --group {group} \
+             --delete-offsets --topic {}` and start again",
+            lane.topic, lane.topic
+        ))),
+        None if through > 0 => Err(Refusal(format!(
+            "the journal {dedup}[{partition}] has seen {lane} up to offset {through}, but group \
+             {group} has no committed offset for it: the offsets expired or were deleted. Stop the \
+             processors and set them: `kafka-consumer-groups --group {group} --topic {}:{partition} \
+             --reset-offsets --to-offset {through} --execute` goes on where it stopped, \
+             `--to-earliest` replays",
+            lane.topic
+        ))),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,34 @@
+//! Processing steps: what happens to an event between normalising and emitting.
+//!
+//! Hydration is one; users add their own by implementing [`Step`] in a binary of their own around
+//! [`crate::run_with_steps`]. A step runs before the transaction opens and may run again after an
+//! abort or a crash, so what it does outside must be harmless when repeated.
+
+use crate::failure::Failure;
+use futures::future::BoxFuture;
+use sluice_schemas::{ProcessedEvent, RawWebhook};
+use std::fmt::Debug;
+
+/// A further record that a step wants written in the event's transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extra {
+    /// Topic.
+    pub topic: String,
+    /// Record key.
+    pub key: Option<Vec<u8>>,
+    /// Record value, encoded by the step.
+    pub value: Vec<u8>,
+}
+
+/// One step.
+pub trait Step: Send + Sync + Debug {
+    /// Whether this step has anything to do for an event. Called on the worker's thread: cheap, no I/O.
+    fn wants(&self, event: &ProcessedEvent, raw: &RawWebhook) -> bool;
+
+    /// Does it: may change the event, and returns further records. Must bound its own waiting.
+    fn process<'a>(
+        &'a self,
+        event: &'a mut ProcessedEvent,
+        raw: &'a RawWebhook,
+    ) -> BoxFuture<'a, Result<Vec<Extra>, Failure>>;
+}

@@ -1,0 +1,216 @@
+//! From configuration to a source that can answer for its requests.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::error::{list, nearest};
+use crate::mac::{Algorithm, KeyRing, MacKey};
+use crate::model::digest_id;
+use crate::settings::Settings;
+use crate::{
+    Acknowledgement, BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider,
+    ProviderInfo, Rejection, Request, SampleRequest, SampleSpec, Secret, UNKNOWN_TYPE, Verdict,
+    known_providers,
+};
+
+/// How far a signed time may be from now when a source does not say: 300 seconds.
+pub const DEFAULT_TOLERANCE: Duration = Duration::from_secs(300);
+
+/// Longest event, object or tenant ID in bytes that is passed on.
+pub const MAX_ID_BYTES: usize = 512;
+
+/// Longest event type in bytes that is passed on.
+pub const MAX_TYPE_BYTES: usize = 256;
+
+/// The configuration of a source.
+#[derive(Debug)]
+pub struct SourceSpec<'a> {
+    /// The source's name; the namespace of its event IDs.
+    pub name: &'a str,
+    /// A provider's name, one of [`known_providers`].
+    pub provider: &'a str,
+    /// All secrets that are valid now. Several during a key roll; the first one signs samples.
+    pub secrets: Vec<Secret>,
+    /// How far a signed time may be from now, in both directions; [`DEFAULT_TOLERANCE`] if `None`.
+    /// Without effect where the scheme signs no time.
+    pub tolerance: Option<Duration>,
+    /// The provider's own settings, a table; `Value::Null` for none.
+    pub settings: &'a Value,
+}
+
+/// What a provider builds its key material from.
+#[derive(Debug)]
+pub(crate) struct Keys<'a> {
+    source_name: &'a str,
+    expected: &'static str,
+    secrets: &'a [Secret],
+    /// Tolerance in milliseconds.
+    pub(crate) tolerance_ms: i64,
+}
+
+impl Keys<'_> {
+    /// A key ring of every secret; `decode` turns the configured text into the key's bytes or says
+    /// what is wrong with it.
+    pub(crate) fn ring(
+        &self,
+        algorithm: Algorithm,
+        decode: impl Fn(&str) -> Result<Vec<u8>, &'static str>,
+    ) -> Result<KeyRing, BuildError> {
+        let mut keys = Vec::with_capacity(self.secrets.len());
+        for secret in self.secrets {
+            let bad = |problem| BuildError::BadSecret {
+                source_name: self.source_name.to_owned(),
+                label: secret.label.clone(),
+                problem,
+                expected: self.expected,
+            };
+            let text = secret.expose();
+            if text.is_empty() {
+                return Err(bad("is empty"));
+            }
+            if text.trim() != text {
+                return Err(bad("begins or ends with white space, perhaps a line break"));
+            }
+            let key = decode(text).map_err(bad)?;
+            if key.is_empty() {
+                return Err(bad("decodes to an empty key"));
+            }
+            let key = MacKey::new(&secret.label, &key, algorithm);
+            keys.push(key.ok_or_else(|| bad("has a length the algorithm refuses"))?);
+        }
+        KeyRing::new(keys).ok_or_else(|| BuildError::NoSecret {
+            source_name: self.source_name.to_owned(),
+            expected: self.expected,
+        })
+    }
+}
+
+/// A configured endpoint, ready to verify and read requests.
+#[derive(Debug)]
+pub struct Source {
+    name: String,
+    info: &'static ProviderInfo,
+    provider: Box<dyn Provider>,
+}
+
+/// Builds a source. All of the configuration is checked here, so that no request finds a mistake.
+///
+/// # Errors
+/// [`BuildError`] for the first mistake found: it names the source and the key and says what to do.
+pub fn build(spec: SourceSpec<'_>) -> Result<Source, BuildError> {
+    let info = find(spec.name, spec.provider)?;
+    let settings = Settings::new(spec.name, info, spec.settings)?;
+    let tolerance = spec.tolerance.unwrap_or(DEFAULT_TOLERANCE);
+    if tolerance < Duration::from_secs(1) {
+        return Err(BuildError::BadSetting {
+            source_name: spec.name.to_owned(),
+            key: "tolerance".to_owned(),
+            problem: format!("is {tolerance:?}, which no request can meet; use at least \"1s\""),
+        });
+    }
+    let keys = Keys {
+        source_name: spec.name,
+        expected: info.secret,
+        secrets: &spec.secrets,
+        tolerance_ms: i64::try_from(tolerance.as_millis()).unwrap_or(i64::MAX),
+    };
+    let provider = (info.build)(&settings, &keys)?;
+    Ok(Source {
+        name: spec.name.to_owned(),
+        info,
+        provider,
+    })
+}
+
+/// Builds what reads a source's payloads, without its secrets.
+///
+/// # Errors
+/// [`BuildError`] as [`build`], except for what concerns secrets.
+pub fn normaliser(
+    source_name: &str,
+    provider: &str,
+    settings: &Value,
+) -> Result<Box<dyn Normalise>, BuildError> {
+    let info = find(source_name, provider)?;
+    (info.normaliser)(&Settings::new(source_name, info, settings)?)
+}
+
+fn find(source_name: &str, provider: &str) -> Result<&'static ProviderInfo, BuildError> {
+    let names = || known_providers().iter().map(|info| info.name);
+    known_providers()
+        .iter()
+        .find(|info| info.name == provider)
+        .ok_or_else(|| BuildError::UnknownProvider {
+            source_name: source_name.to_owned(),
+            provider: provider.to_owned(),
+            suggestion: nearest(provider, names()).map(str::to_owned),
+            known: list(names()),
+        })
+}
+
+impl Source {
+    /// The source's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The provider behind it.
+    pub fn info(&self) -> &'static ProviderInfo {
+        self.info
+    }
+
+    /// Checks a request's signature at `now_ms` (milliseconds since the Unix epoch).
+    ///
+    /// # Errors
+    /// A [`Rejection`], as [`Provider::verify`].
+    pub fn verify(&self, request: &Request<'_>, now_ms: i64) -> Result<Verdict, Rejection> {
+        self.provider.verify(request, now_ms)
+    }
+
+    /// The events of a verified request, in order; at least one. IDs and types are at most
+    /// [`MAX_ID_BYTES`] and [`MAX_TYPE_BYTES`] long: a longer event ID is replaced by its digest, a
+    /// longer type by [`UNKNOWN_TYPE`], any other long ID left out.
+    pub fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
+        let mut events = self.provider.identify(request);
+        if events.is_empty() {
+            events.push(Identified::new(None, request.body, BodyPart::Whole));
+        }
+        for event in &mut events {
+            if event.event_id.len() > MAX_ID_BYTES {
+                event.event_id = digest_id(event.event_id.as_bytes());
+            }
+            if event.event_type.len() > MAX_TYPE_BYTES {
+                event.event_type = UNKNOWN_TYPE.to_owned();
+            }
+            event.object_id.take_if(|id| id.len() > MAX_ID_BYTES);
+            event.tenant.take_if(|id| id.len() > MAX_ID_BYTES);
+        }
+        events
+    }
+
+    /// Reads a payload in common terms; as [`normaliser`], for who has the source at hand.
+    pub fn normalise(&self, payload: &Payload<'_>) -> Normalised {
+        self.provider.normalise(payload)
+    }
+
+    /// The answer the provider insists on once its events are stored; `None`: any 2xx will do.
+    pub fn acknowledgement(&self) -> Option<Acknowledgement> {
+        self.provider.acknowledgement()
+    }
+
+    /// The answer to an endpoint challenge; `None` when `request` is not one.
+    pub fn challenge(&self, request: &Request<'_>) -> Option<Acknowledgement> {
+        self.provider.challenge(request)
+    }
+
+    /// HTTP status of the answer to a rejected request.
+    pub fn rejection_status(&self) -> u16 {
+        self.provider.rejection_status()
+    }
+
+    /// A sample request; `None` where only the provider itself can sign.
+    pub fn sample(&self, spec: &SampleSpec<'_>) -> Option<SampleRequest> {
+        self.provider.sample(spec)
+    }
+}

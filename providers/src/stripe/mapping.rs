@@ -1,0 +1,299 @@
+//! Which canonical kind a Stripe event is, as a table.
+//!
+//! Stripe reports one fact several ways, and a consumer that adds up `payment.succeeded` must not
+//! count a payment twice. So of the events that announce the same thing one is mapped and the rest
+//! stay `provider.<type>`: `payment_intent.*` speaks for its charges (a `charge.*` counts only where
+//! there is no payment intent), `refund.*` for `charge.refund.updated`, `refund.failed` for the
+//! update that comes with it, `invoice.paid` for `invoice.payment_succeeded`. An update counts as
+//! `refund.succeeded` only when it is the one in which the status changed; a refund that succeeds
+//! at once is `refund.created` with that status.
+//!
+//! Amounts are in minor units already. Those of `payment.refunded` and `payment.partially_refunded`
+//! are what the payment has been refunded in total; each refund's own amount is in `refund.*`.
+
+use serde_json::value::RawValue;
+
+use crate::Condition::{Absent, Became, Is};
+use crate::{Condition, Mapping, json};
+
+const AMOUNT: &[&str] = &["amount"];
+const NO_INTENT: &[Condition] = &[Absent("payment_intent")];
+
+const fn row(
+    event_type: &'static str,
+    when: &'static [Condition],
+    kind: &'static str,
+    amount: &'static [&'static str],
+) -> Mapping {
+    Mapping {
+        event_type,
+        when,
+        kind,
+        amount,
+    }
+}
+
+pub(super) const MAPPINGS: &[Mapping] = &[
+    row("payment_intent.created", &[], "payment.created", AMOUNT),
+    row(
+        "payment_intent.requires_action",
+        &[],
+        "payment.pending",
+        AMOUNT,
+    ),
+    row("payment_intent.processing", &[], "payment.pending", AMOUNT),
+    row(
+        "payment_intent.partially_funded",
+        &[],
+        "payment.pending",
+        AMOUNT,
+    ),
+    row(
+        "payment_intent.amount_capturable_updated",
+        &[],
+        "payment.authorized",
+        AMOUNT,
+    ),
+    row(
+        "payment_intent.succeeded",
+        &[],
+        "payment.succeeded",
+        &["amount_received", "amount"],
+    ),
+    row(
+        "payment_intent.payment_failed",
+        &[],
+        "payment.failed",
+        AMOUNT,
+    ),
+    row("payment_intent.canceled", &[], "payment.cancelled", AMOUNT),
+    row("charge.pending", NO_INTENT, "payment.pending", AMOUNT),
+    row(
+        "charge.succeeded",
+        &[Absent("payment_intent"), Is("captured", "false")],
+        "payment.authorized",
+        AMOUNT,
+    ),
+    row("charge.succeeded", NO_INTENT, "payment.succeeded", AMOUNT),
+    row("charge.failed", NO_INTENT, "payment.failed", AMOUNT),
+    row("charge.expired", NO_INTENT, "payment.cancelled", AMOUNT),
+    row(
+        "charge.captured",
+        &[],
+        "payment.captured",
+        &["amount_captured", "amount"],
+    ),
+    row(
+        "charge.refunded",
+        &[Is("refunded", "true")],
+        "payment.refunded",
+        &["amount_refunded"],
+    ),
+    row(
+        "charge.refunded",
+        &[Is("refunded", "false")],
+        "payment.partially_refunded",
+        &["amount_refunded"],
+    ),
+    row("refund.created", &[], "refund.created", AMOUNT),
+    row(
+        "refund.updated",
+        &[Became("status", "succeeded")],
+        "refund.succeeded",
+        AMOUNT,
+    ),
+    row("refund.failed", &[], "refund.failed", AMOUNT),
+    row("charge.dispute.created", &[], "dispute.opened", AMOUNT),
+    row("charge.dispute.updated", &[], "dispute.updated", AMOUNT),
+    row(
+        "charge.dispute.funds_withdrawn",
+        &[],
+        "dispute.updated",
+        AMOUNT,
+    ),
+    row(
+        "charge.dispute.funds_reinstated",
+        &[],
+        "dispute.updated",
+        AMOUNT,
+    ),
+    row(
+        "charge.dispute.closed",
+        &[Is("status", "won")],
+        "dispute.won",
+        AMOUNT,
+    ),
+    row(
+        "charge.dispute.closed",
+        &[Is("status", "lost")],
+        "dispute.lost",
+        AMOUNT,
+    ),
+    row("charge.dispute.closed", &[], "dispute.updated", AMOUNT),
+    row("payout.created", &[], "payout.created", AMOUNT),
+    row("payout.paid", &[], "payout.paid", AMOUNT),
+    row("payout.failed", &[], "payout.failed", AMOUNT),
+    row(
+        "customer.subscription.created",
+        &[],
+        "subscription.created",
+        &[],
+    ),
+    row(
+        "customer.subscription.updated",
+        &[],
+        "subscription.updated",
+        &[],
+    ),
+    row(
+        "customer.subscription.paused",
+        &[],
+        "subscription.updated",
+        &[],
+    ),
+    row(
+        "customer.subscription.resumed",
+        &[],
+        "subscription.updated",
+        &[],
+    ),
+    row(
+        "customer.subscription.deleted",
+        &[],
+        "subscription.cancelled",
+        &[],
+    ),
+    row(
+        "invoice.paid",
+        &[],
+        "invoice.paid",
+        &["amount_paid", "total"],
+    ),
+    row(
+        "invoice.payment_failed",
+        &[],
+        "invoice.payment_failed",
+        &["amount_due", "total"],
+    ),
+    row(
+        "checkout.session.completed",
+        &[],
+        "checkout.completed",
+        &["amount_total"],
+    ),
+];
+
+/// The first row that holds for the event.
+pub(super) fn find(event_type: &str, object: &Object<'_>) -> Option<&'static Mapping> {
+    MAPPINGS.iter().find(|row| {
+        row.event_type == event_type && row.when.iter().all(|condition| object.meets(condition))
+    })
+}
+
+/// Every field of an object that is looked at.
+const FIELDS: [&str; 17] = [
+    "id",
+    "object",
+    "payment_intent",
+    "charge",
+    "status",
+    "customer",
+    "currency",
+    "captured",
+    "refunded",
+    "amount",
+    "amount_received",
+    "amount_captured",
+    "amount_refunded",
+    "amount_paid",
+    "amount_due",
+    "amount_total",
+    "total",
+];
+
+/// Kinds of object that belong to a payment and name it.
+const PARTS_OF_A_PAYMENT: [&str; 6] = [
+    "charge",
+    "refund",
+    "dispute",
+    "checkout.session",
+    "review",
+    "radar.early_fraud_warning",
+];
+
+/// An event's `data.object`; without fields where the event has none.
+#[derive(Default)]
+pub(super) struct Object<'a> {
+    fields: [Option<&'a RawValue>; FIELDS.len()],
+    previous: Option<&'a RawValue>,
+}
+
+impl<'a> Object<'a> {
+    pub(super) fn parse(object: Option<&'a RawValue>, previous: Option<&'a RawValue>) -> Self {
+        Self {
+            fields: json::fields_of(object, FIELDS).unwrap_or_default(),
+            previous,
+        }
+    }
+
+    fn get(&self, field: &str) -> Option<&'a RawValue> {
+        let index = FIELDS.iter().position(|name| *name == field)?;
+        self.fields[index].filter(|value| value.get() != "null")
+    }
+
+    pub(super) fn text(&self, field: &str) -> Option<String> {
+        json::text(self.get(field))
+    }
+
+    /// The ID of another object: named, or expanded in place.
+    pub(super) fn reference(&self, field: &str) -> Option<String> {
+        let value = self.get(field);
+        json::text(value).or_else(|| {
+            let [id] = json::fields_of(value, ["id"])?;
+            json::text(id)
+        })
+    }
+
+    pub(super) fn currency(&self) -> Option<String> {
+        json::currency(self.get("currency"))
+    }
+
+    pub(super) fn first_integer(&self, fields: &[&str]) -> Option<i64> {
+        fields
+            .iter()
+            .find_map(|field| json::integer(self.get(field)))
+    }
+
+    /// The payment the object is a part of, else the object itself.
+    pub(super) fn payment_or_own_id(&self) -> Option<String> {
+        let kind = self.text("object");
+        let payment = kind
+            .filter(|kind| PARTS_OF_A_PAYMENT.contains(&kind.as_str()))
+            .and_then(|_| {
+                self.reference("payment_intent")
+                    .or_else(|| self.reference("charge"))
+            });
+        payment.or_else(|| self.text("id"))
+    }
+
+    fn meets(&self, condition: &Condition) -> bool {
+        match condition {
+            Is(field, value) => self.is(field, value),
+            Absent(field) => self.get(field).is_none(),
+            // Without a list of previous values there is no telling, and the event is believed.
+            Became(field, value) => {
+                let changed = json::fields_of(self.previous, [*field])
+                    .is_none_or(|[previous]| previous.is_some());
+                self.is(field, value) && changed
+            }
+        }
+    }
+
+    fn is(&self, field: &str, value: &str) -> bool {
+        let found = self.get(field);
+        match json::boolean(found) {
+            Some(boolean) => value == if boolean { "true" } else { "false" },
+            None => json::text(found).as_deref() == Some(value),
+        }
+    }
+}

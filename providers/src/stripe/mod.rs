@@ -1,0 +1,267 @@
+//! Stripe: v1 snapshot events, Connect, and v2 thin events.
+//!
+//! All three are signed alike: `Stripe-Signature: t=<unix seconds>,v1=<hex>,…` over `t.body`, the key
+//! being the whole `whsec_…` text. Only `v1` counts; `v0` is a test scheme and would be a downgrade.
+//! Which kind of event it is shows in the body's `object`, and is asked only after verification.
+//!
+//! The object an event is about (and is ordered by, where a source partitions by object): for
+//! charges, refunds, disputes, checkout sessions, reviews and fraud warnings it is their
+//! `payment_intent`, else their `charge`, else their own ID, so that every event of one payment
+//! names the same object; for anything else its own ID; for thin events `related_object.id`.
+
+mod mapping;
+mod sample;
+
+use http::HeaderName;
+
+use crate::mac::{Algorithm, Candidates, Encoding, KeyRing, Tag};
+use crate::registry::ProviderInfo;
+use crate::settings::Settings;
+use crate::source::Keys;
+use crate::{
+    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, Rejection, Request,
+    SampleRequest, SampleSpec, UNKNOWN_TYPE, Verdict, header, json,
+};
+use mapping::Object;
+
+pub(crate) const INFO: ProviderInfo = ProviderInfo {
+    name: "stripe",
+    summary: "Stripe webhooks: snapshot events (v1), Connect, thin events (v2)",
+    secret: "the endpoint's signing secret, the whole whsec_… text",
+    settings: &[],
+    mappings: mapping::MAPPINGS,
+    build,
+    normaliser: |_| Ok(Box::new(Reader)),
+};
+
+static SIGNATURE: HeaderName = HeaderName::from_static("stripe-signature");
+
+/// Reads payloads; Stripe's need no configuration.
+#[derive(Debug)]
+struct Reader;
+
+#[derive(Debug)]
+struct Stripe {
+    keys: KeyRing,
+    tolerance_ms: i64,
+}
+
+fn build(_: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, BuildError> {
+    let ring = keys.ring(Algorithm::Sha256, |text| {
+        if ["sk_", "rk_", "pk_"]
+            .iter()
+            .any(|prefix| text.starts_with(prefix))
+        {
+            return Err("is an API key, not a webhook signing secret");
+        }
+        Ok(text.as_bytes().to_vec())
+    })?;
+    Ok(Box::new(Stripe {
+        keys: ring,
+        tolerance_ms: keys.tolerance_ms,
+    }))
+}
+
+/// The parsed signature header.
+struct Signature<'a> {
+    /// The time as written, which is what is signed.
+    time: &'a [u8],
+    /// The time in seconds since the Unix epoch.
+    seconds: i64,
+    candidates: Candidates,
+}
+
+impl<'a> Signature<'a> {
+    fn parse(value: &'a [u8]) -> Result<Self, Rejection> {
+        let malformed = |problem| Rejection::MalformedHeader {
+            header: SIGNATURE.clone(),
+            problem,
+        };
+        let mut time = None;
+        let mut has_v1 = false;
+        let mut candidates = Candidates::new();
+        for entry in value.split(|byte| *byte == b',') {
+            if let Some(text) = entry.strip_prefix(b"t=") {
+                if time.is_some_and(|earlier| earlier != text) {
+                    return Err(malformed("it holds several times"));
+                }
+                time = Some(text);
+            } else if let Some(text) = entry.strip_prefix(b"v1=") {
+                has_v1 = true;
+                let tag = Tag::decode(text, Encoding::Hex, Algorithm::Sha256);
+                if tag.is_some_and(|tag| !candidates.push(tag)) {
+                    return Err(malformed("too many signatures"));
+                }
+            }
+        }
+        let time = time.ok_or(Rejection::Missing("the time (t=) in Stripe-Signature"))?;
+        let seconds =
+            header::digits(time).ok_or_else(|| malformed("its time is not whole seconds"))?;
+        if !has_v1 {
+            return Err(Rejection::Missing("a v1 signature in Stripe-Signature"));
+        }
+        if candidates.is_empty() {
+            return Err(malformed(
+                "its v1 signature is not 64 lower-case hex digits",
+            ));
+        }
+        Ok(Self {
+            time,
+            seconds,
+            candidates,
+        })
+    }
+}
+
+/// The envelope of an event: what both identifying and normalising need.
+struct Event<'a> {
+    id: Option<String>,
+    event_type: Option<String>,
+    tenant: Option<String>,
+    livemode: Option<bool>,
+    occurred_at_ms: Option<i64>,
+    api_version: Option<String>,
+    object_id: Option<String>,
+    object: Object<'a>,
+    thin: bool,
+}
+
+impl<'a> Event<'a> {
+    /// `None` when the body is no JSON object.
+    fn parse(body: &'a [u8]) -> Option<Self> {
+        let [
+            id,
+            event_type,
+            object,
+            account,
+            context,
+            livemode,
+            created,
+            version,
+            data,
+            related,
+        ] = json::fields(
+            body,
+            [
+                "id",
+                "type",
+                "object",
+                "account",
+                "context",
+                "livemode",
+                "created",
+                "api_version",
+                "data",
+                "related_object",
+            ],
+        )?;
+        let thin = json::text(object).as_deref() == Some("v2.core.event");
+        let related = json::fields_of(related, ["id"]).and_then(|[id]| id);
+        let [object, previous] =
+            json::fields_of(data, ["object", "previous_attributes"]).unwrap_or_default();
+        let object = Object::parse(object, previous);
+        Some(Self {
+            id: json::text(id),
+            event_type: json::text(event_type),
+            tenant: json::text(account).or_else(|| json::text(context)),
+            livemode: json::boolean(livemode),
+            occurred_at_ms: json::integer(created)
+                .and_then(|seconds| seconds.checked_mul(1000))
+                .or_else(|| json::time_ms(created)),
+            api_version: json::text(version),
+            object_id: if thin {
+                json::text(related)
+            } else {
+                object.payment_or_own_id()
+            },
+            object,
+            thin,
+        })
+    }
+}
+
+impl Normalise for Reader {
+    fn normalise(&self, payload: &Payload<'_>) -> Normalised {
+        let Some(event) = Event::parse(payload.body) else {
+            return Normalised::unmapped(payload.event_type);
+        };
+        let event_type = event.event_type.as_deref().unwrap_or(payload.event_type);
+        let mapping = mapping::find(event_type, &event.object).filter(|_| !event.thin);
+        let mut normalised = Normalised::unmapped(event_type);
+        if let Some(mapping) = mapping {
+            mapping.kind.clone_into(&mut normalised.kind);
+        }
+        let amount = mapping.map_or(&["amount"][..], |mapping| mapping.amount);
+        Normalised {
+            object_id: event.object_id,
+            amount_minor: event.object.first_integer(amount),
+            currency: event.object.currency(),
+            status: event.object.text("status"),
+            customer: event.object.reference("customer"),
+            occurred_at_ms: event.occurred_at_ms,
+            provider_version: event.api_version,
+            livemode: event.livemode,
+            needs_hydration: event.thin,
+            ..normalised
+        }
+    }
+}
+
+impl Normalise for Stripe {
+    fn normalise(&self, payload: &Payload<'_>) -> Normalised {
+        Reader.normalise(payload)
+    }
+}
+
+impl Provider for Stripe {
+    fn verify(&self, request: &Request<'_>, now_ms: i64) -> Result<Verdict, Rejection> {
+        let signature = Signature::parse(header::single(request.headers, &SIGNATURE)?)?;
+        if request.body.is_empty() {
+            return Err(Rejection::Malformed(
+                "the body is empty, which Stripe never sends",
+            ));
+        }
+        let signed = [signature.time, b".", request.body];
+        let secret_label = self.keys.verify(&signed, &signature.candidates)?;
+        let signed_at_ms = signature.seconds.saturating_mul(1000);
+        header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
+        Ok(Verdict {
+            scheme: "stripe-v1",
+            secret_label,
+            signed_at_ms: Some(signed_at_ms),
+        })
+    }
+
+    fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
+        let Some(event) = Event::parse(request.body) else {
+            return Vec::new();
+        };
+        vec![Identified {
+            event_type: event.event_type.unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),
+            object_id: event.object_id,
+            tenant: event.tenant,
+            livemode: event.livemode,
+            occurred_at_ms: event.occurred_at_ms,
+            ..Identified::new(event.id, request.body, BodyPart::Whole)
+        }]
+    }
+
+    fn sample(&self, spec: &SampleSpec<'_>) -> Option<SampleRequest> {
+        let (event_id, body) = sample::event(spec)?;
+        let time = crate::seeded::unix_seconds(spec.now_ms).to_string();
+        let tag = self.keys.sign(&[time.as_bytes(), b".", body.as_bytes()]);
+        let signature = format!("t={time},v1={}", tag.encode(Encoding::Hex));
+        Some(SampleRequest {
+            headers: vec![
+                (
+                    "content-type".to_owned(),
+                    "application/json; charset=utf-8".to_owned(),
+                ),
+                (SIGNATURE.to_string(), signature),
+            ],
+            query: None,
+            body: body.into(),
+            event_id,
+        })
+    }
+}

@@ -1,0 +1,262 @@
+//! What faces outwards: the gateway, the management port, and the sources that send webhooks.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::secret::{SecretError, SecretRef};
+use super::units::{self, ByteSize, RateLimit};
+
+/// `[gateway]`: the HTTP endpoint and its limits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Address that takes webhooks. Default `0.0.0.0:8080`.
+    #[serde(with = "units::listen")]
+    pub listen: SocketAddr,
+    /// Longest wait for Kafka's acknowledgement before answering 503. Default 4s.
+    #[serde(with = "units::duration")]
+    pub ack_timeout: Duration,
+    /// Largest request body (413 above it). Default 1MiB, at most 15MiB.
+    pub max_body: ByteSize,
+    /// Most header lines of a request (431 above it). Default 100.
+    pub max_headers: usize,
+    /// Largest request head, all headers together (431 above it). Default 32KiB.
+    pub max_header_bytes: ByteSize,
+    /// Longest wait for a complete request head. Default 5s.
+    #[serde(with = "units::duration")]
+    pub header_read_timeout: Duration,
+    /// Longest wait for a complete body (408 above it). Default 10s.
+    #[serde(with = "units::duration")]
+    pub body_read_timeout: Duration,
+    /// Most requests from one address (429 above it). Default none.
+    pub rate_limit_per_address: Option<RateLimit>,
+    /// Most requests to a source that sets no `rate_limit` itself (429 above it). Default none.
+    pub rate_limit: Option<RateLimit>,
+    /// Proxies whose `X-Forwarded-For` is believed. Default none: the peer address counts.
+    #[serde(with = "units::networks")]
+    pub trusted_proxies: Vec<IpNet>,
+    /// Most open connections; further ones wait in the system's accept queue. Default 4096.
+    pub max_connections: u32,
+    /// Whether refused requests leave a record, without body, in `webhooks.rejected`. Default false.
+    pub publish_rejected: bool,
+    /// Most records written to `webhooks.rejected`. Default `10/s`.
+    pub rejected_rate: RateLimit,
+    /// Longest time to answer what is in flight after SIGTERM. Default 25s.
+    #[serde(with = "units::duration")]
+    pub shutdown_timeout: Duration,
+    /// Size of the local send queue; when it is full the answer is 503. Default 32MiB.
+    pub queue_max_bytes: ByteSize,
+    /// How long a record waits for company before it is sent. Default 0s.
+    #[serde(with = "units::duration")]
+    pub linger: Duration,
+}
+
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            ack_timeout: Duration::from_secs(4),
+            max_body: ByteSize::mib(1),
+            max_headers: 100,
+            max_header_bytes: ByteSize::kib(32),
+            header_read_timeout: Duration::from_secs(5),
+            body_read_timeout: Duration::from_secs(10),
+            rate_limit_per_address: None,
+            rate_limit: None,
+            trusted_proxies: Vec::new(),
+            max_connections: 4096,
+            publish_rejected: false,
+            rejected_rate: RateLimit::per_second(10),
+            shutdown_timeout: Duration::from_secs(25),
+            queue_max_bytes: ByteSize::mib(32),
+            linger: Duration::ZERO,
+        }
+    }
+}
+
+/// `[management]`: health and metrics, on a port of their own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ManagementConfig {
+    /// Address of `/healthz`, `/readyz` and `/metrics`. Default `0.0.0.0:8090`.
+    #[serde(with = "units::listen")]
+    pub listen: SocketAddr,
+}
+
+impl Default for ManagementConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8090)),
+        }
+    }
+}
+
+/// One `[[source]]`: an endpoint `POST /webhooks/{name}` for one account at one provider.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Name in the URL and in every event key; lower-case letters, digits and `. _ -`. Must be unique.
+    pub name: String,
+    /// Provider whose rules apply, such as `stripe`.
+    pub provider: String,
+    /// Secrets that may verify a request; several while one is being replaced. Default none.
+    #[serde(default)]
+    pub secrets: Vec<SecretRef>,
+    /// How far a signed time may lie from now, both ways. Default: the provider's own.
+    #[serde(default, with = "units::duration_opt")]
+    pub tolerance: Option<Duration>,
+    /// Networks that may send (403 for others). Default empty: any.
+    #[serde(default, with = "units::networks")]
+    pub allow_ips: Vec<IpNet>,
+    /// Most requests to this source (429 above it). Default `gateway.rate_limit`.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimit>,
+    /// What decides the partition, and so what stays in order. Default `event`.
+    #[serde(default)]
+    pub partition_by: PartitionBy,
+    /// Delay tiers this source's failures climb, a subset of `retry.tiers`; empty for none. Default all.
+    #[serde(default, with = "units::duration_list_opt")]
+    pub retry: Option<Vec<Duration>>,
+    /// Tenant that the source belongs to. Default none.
+    #[serde(default)]
+    pub tenant: Option<String>,
+    /// The provider's own settings; it checks them itself. Default empty.
+    #[serde(default = "no_settings")]
+    pub settings: serde_json::Value,
+    /// Fetches the full object before processing, where payloads are thin. Default none.
+    #[serde(default)]
+    pub hydrate: Option<HydrateConfig>,
+}
+
+fn no_settings() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+impl SourceConfig {
+    /// A source of this name and provider, everything else at its default.
+    pub fn new(name: impl Into<String>, provider: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            provider: provider.into(),
+            secrets: Vec::new(),
+            tolerance: None,
+            allow_ips: Vec::new(),
+            rate_limit: None,
+            partition_by: PartitionBy::Event,
+            retry: None,
+            tenant: None,
+            settings: no_settings(),
+            hydrate: None,
+        }
+    }
+
+    /// Every secret of the source with the reference it came from, in the order configured.
+    ///
+    /// # Errors
+    /// The first secret that cannot be read; the error names the source.
+    pub fn resolve_secrets(&self) -> Result<Vec<(SecretRef, SecretString)>, SecretError> {
+        let owner = format!("source `{}`", self.name);
+        self.secrets
+            .iter()
+            .map(|reference| Ok((reference.clone(), reference.resolve(&owner)?)))
+            .collect()
+    }
+
+    /// The bearer token of `[source.hydrate]`, when there is one.
+    ///
+    /// # Errors
+    /// When the secret cannot be read; the error names the source.
+    pub fn resolve_bearer(&self) -> Result<Option<SecretString>, SecretError> {
+        let owner = format!("source `{}`, hydrate.bearer", self.name);
+        let bearer = self
+            .hydrate
+            .as_ref()
+            .and_then(|hydrate| hydrate.bearer.as_ref());
+        bearer
+            .map(|reference| reference.resolve(&owner))
+            .transpose()
+    }
+}
+
+/// What decides the partition of an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PartitionBy {
+    /// The event key: spreads evenly.
+    #[default]
+    Event,
+    /// The provider's object id: all events of one payment stay in order.
+    Object,
+}
+
+/// `[source.hydrate]`: one HTTP GET per event, before it is processed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HydrateConfig {
+    /// URL with at least one of the placeholders `{object_id}` and `{event_id}`.
+    pub url: String,
+    /// Token sent as `Authorization: Bearer`. Default none.
+    #[serde(default)]
+    pub bearer: Option<SecretRef>,
+    /// Longest wait for a complete answer. Default 5s.
+    #[serde(default = "hydrate_timeout", with = "units::duration")]
+    pub timeout: Duration,
+    /// Most requests at a time. Default 16.
+    #[serde(default = "hydrate_concurrency")]
+    pub concurrency: u32,
+    /// Failures in a row that open the circuit breaker. Default 5.
+    #[serde(default = "breaker_failures")]
+    pub breaker_failures: u32,
+    /// How long an open breaker refuses before it tries again. Default 30s.
+    #[serde(default = "breaker_reset", with = "units::duration")]
+    pub breaker_reset: Duration,
+    /// What a 404 means: gone for good, or not there yet. Default `permanent`.
+    #[serde(default)]
+    pub not_found: NotFound,
+}
+
+fn hydrate_timeout() -> Duration {
+    Duration::from_secs(5)
+}
+
+fn hydrate_concurrency() -> u32 {
+    16
+}
+
+fn breaker_failures() -> u32 {
+    5
+}
+
+fn breaker_reset() -> Duration {
+    Duration::from_secs(30)
+}
+
+impl HydrateConfig {
+    /// Hydration from `url`, everything else at its default.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            bearer: None,
+            timeout: hydrate_timeout(),
+            concurrency: hydrate_concurrency(),
+            breaker_failures: breaker_failures(),
+            breaker_reset: breaker_reset(),
+            not_found: NotFound::Permanent,
+        }
+    }
+}
+
+/// What a 404 from a hydration URL means.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NotFound {
+    /// The object will not appear: straight to the dead letters.
+    #[default]
+    Permanent,
+    /// The object may appear later: retry.
+    Transient,
+}

@@ -1,0 +1,13 @@
+//! What every role of sluice needs and none should write twice.
+//!
+//! * [`config`]: one `sluice.toml`, environment overrides, every mistake reported where it stands.
+//! * [`telemetry`]: logs, metrics and traces, set up once per process.
+//! * [`health`]: readiness told by the parts that know it, served on the management port.
+//! * [`shutdown`]: one token that says stop, and why; a fatal error or a panic ends the process.
+//!
+//! This crate knows nothing of Kafka, HTTP ingestion or providers, so any role may depend on it.
+
+pub mod config;
+pub mod health;
+pub mod shutdown;
+pub mod telemetry;
