@@ -53,6 +53,19 @@ impl Tier {
         })
     }
 
+    /// The tier of a delay: its label is a whole number of the largest unit that writes it exactly.
+    ///
+    /// # Errors
+    /// [`TopicsError::Tier`] for a delay below a millisecond or above 365 days.
+    pub fn of(delay: Duration) -> Result<Self, TopicsError> {
+        let millis = delay.as_millis();
+        let unit = [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)]
+            .into_iter()
+            .find(|(_, length)| millis.is_multiple_of(*length))
+            .unwrap_or(("ms", 1));
+        Self::parse(&format!("{}{}", millis / unit.1, unit.0))
+    }
+
     /// The text the tier was configured with, the last part of its topic's name.
     #[must_use]
     pub fn label(&self) -> &str {

@@ -5,11 +5,17 @@
 //! * [`logic`]: what becomes of each record; pure.
 //! * [`emit`], [`route`]: the records written.
 //! * [`failure`]: why an attempt failed.
+//! * [`hydrate`]: fetching the full object over HTTP, the built-in step.
+//! * `run`: configuration to workers, metrics, readiness.
 //! * [`step`]: the place for users' own processing.
 
 pub mod dedup;
 pub mod emit;
 pub mod failure;
+pub mod hydrate;
 pub mod logic;
 pub mod route;
+mod run;
 pub mod step;
+
+pub use run::{run, run_with_steps};

@@ -103,7 +103,7 @@ fn plan(count: u64, duplicates: f64, tampered: f64, seed: u64) -> impl Iterator<
         upto(index + 1) - upto(index)
     };
     (0..count).flat_map(move |index| {
-        let earlier = move |nth: u64| mix(seed ^ mix(index.wrapping_mul(1009) + nth)) % (index + 1);
+        let earlier = move |nth: u64| mix(seed ^ mix(index.wrapping_mul(1009).wrapping_add(nth))) % (index + 1);
         let again = (0..due(index, duplicates)).map(move |nth| (Kind::Duplicate, earlier(nth)));
         let forged = (0..due(index, tampered)).map(move |nth| (Kind::Tampered, earlier(!nth)));
         std::iter::once((Kind::Event, index)).chain(again).chain(forged)

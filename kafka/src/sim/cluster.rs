@@ -1,4 +1,5 @@
-//! The simulated brokers: everything here happens atomically, faults are the harness's.
+//! The simulated brokers: every call here happens at once and entirely; that calls are lost, late or
+//! half done is the harness's part.
 
 use crate::worker::TopicPartition;
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,10 +53,28 @@ pub enum Refused {
     InvalidState,
 }
 
+/// One partition.
+#[derive(Debug, Default)]
+struct Log {
+    entries: Vec<Entry>,
+    /// First offset of each open transaction.
+    open: BTreeMap<usize, i64>,
+}
+
+impl Log {
+    fn high(&self) -> i64 {
+        self.entries.len() as i64
+    }
+
+    fn stable(&self) -> i64 {
+        self.open.values().copied().min().unwrap_or(self.high())
+    }
+}
+
 /// Brokers, transaction coordinator and group coordinator.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    logs: BTreeMap<TopicPartition, Vec<Entry>>,
+    logs: BTreeMap<TopicPartition, Log>,
     fates: Vec<Fate>,
     transactions: BTreeMap<usize, Transaction>,
     committed: BTreeMap<TopicPartition, i64>,
@@ -73,41 +92,50 @@ impl Cluster {
 
     fn push(&mut self, tp: &TopicPartition, entry: Entry) -> i64 {
         let log = self.logs.entry(tp.clone()).or_default();
-        log.push(entry);
-        log.len() as i64 - 1
+        let offset = log.high();
+        if let Entry::Data { txn: Some(txn), .. } = entry {
+            log.open.entry(txn).or_insert(offset);
+        }
+        log.entries.push(entry);
+        offset
     }
 
     /// High watermark.
     pub fn high(&self, tp: &TopicPartition) -> i64 {
-        self.logs.get(tp).map_or(0, |log| log.len() as i64)
+        self.logs.get(tp).map_or(0, Log::high)
     }
 
     /// Last stable offset: the first offset of an open transaction, or the high watermark.
     pub fn stable(&self, tp: &TopicPartition) -> i64 {
-        let Some(log) = self.logs.get(tp) else {
-            return 0;
-        };
-        let open = log.iter().position(|entry| {
-            matches!(entry, Entry::Data { txn: Some(txn), .. } if self.fates[*txn] == Fate::Open)
-        });
-        open.unwrap_or(log.len()) as i64
+        self.logs.get(tp).map_or(0, Log::stable)
     }
 
     /// The next committed record at or after `from`, below the last stable offset, and the position
     /// after it; at the end `None` and the last stable offset.
     pub fn read(&self, tp: &TopicPartition, from: i64) -> (Option<(i64, &Stored)>, i64) {
-        let stable = self.stable(tp);
         let Some(log) = self.logs.get(tp) else {
             return (None, from);
         };
+        let stable = log.stable();
         for offset in from..stable {
-            if let Entry::Data { record, txn } = &log[offset as usize]
+            if let Entry::Data { record, txn } = &log.entries[offset as usize]
                 && txn.is_none_or(|txn| self.fates[txn] == Fate::Committed)
             {
                 return (Some((offset, record)), offset + 1);
             }
         }
         (None, stable.max(from))
+    }
+
+    /// The offsets of records that were aborted, or belong to a transaction that is still open.
+    pub fn invisible(&self, tp: &TopicPartition) -> Vec<i64> {
+        let entries = self.logs.get(tp).map_or(&[][..], |log| &log.entries);
+        let hidden = |entry: &Entry| matches!(entry, Entry::Data { txn: Some(txn), .. } if self.fates[*txn] != Fate::Committed);
+        (0..)
+            .zip(entries)
+            .filter(|(_, entry)| hidden(entry))
+            .map(|(offset, _)| offset)
+            .collect()
     }
 
     /// Every committed record of a partition.
@@ -121,12 +149,17 @@ impl Cluster {
         found
     }
 
+    /// The group's offset as a fetch that does not require stable ones sees it.
+    pub fn last_committed(&self, tp: &TopicPartition) -> Option<i64> {
+        self.committed.get(tp).copied()
+    }
+
     /// The group's offset, or `None` while a transaction is pending on it (a stable fetch waits).
     pub fn committed(&self, tp: &TopicPartition) -> Option<Option<i64>> {
         let pending = self.transactions.values().any(|transaction| {
             transaction.current.is_some() && transaction.offsets.iter().any(|(of, _)| of == tp)
         });
-        (!pending).then(|| self.committed.get(tp).copied())
+        (!pending).then(|| self.last_committed(tp))
     }
 
     /// Sets an offset as Kafka's reset tool does.
@@ -243,6 +276,9 @@ impl Cluster {
             self.committed.extend(offsets);
         }
         for tp in partitions {
+            if let Some(log) = self.logs.get_mut(&tp) {
+                log.open.remove(&txn);
+            }
             self.push(&tp, Entry::Control);
         }
     }

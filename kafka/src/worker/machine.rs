@@ -126,6 +126,11 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         &self.logic
     }
 
+    /// The role's part, to take counts from.
+    pub fn logic_mut(&mut self) -> &mut L {
+        &mut self.logic
+    }
+
     /// The next thing to do, if any.
     pub fn next_action(&mut self) -> Option<Action<G, L::Job>> {
         self.actions.pop_front()
@@ -134,6 +139,11 @@ impl<L: Logic, G: Clone> Machine<L, G> {
     /// True while every lane is restored and assigned.
     pub fn all_open(&self) -> bool {
         self.lanes.values().all(|lane| lane.open)
+    }
+
+    /// True when something is buffered that cannot be committed for want of group metadata.
+    pub fn lacks_group(&self) -> bool {
+        self.group.is_none() && self.buffered() > 0
     }
 
     /// Number of lanes held.

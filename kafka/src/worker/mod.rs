@@ -4,7 +4,7 @@
 //! It is written sans-I/O. [`machine::Machine`] is a state machine: it takes what happened
 //! ([`Event`]) and says what to do next ([`Action`]); it never touches Kafka, a clock or a thread.
 //! `driver` does what it says with librdkafka, one thread per worker. The simulation
-//! ([`crate::sim`]) does the same on a simulated cluster, under random schedules and faults.
+//! (`sim`) does the same on a simulated cluster, under random schedules and faults.
 //! So the code that decides about money is the code that is tested under every interleaving.
 //!
 //! What differs between the processor and the retry router is the [`Logic`]: what to do with a batch
@@ -21,14 +21,23 @@
 //!
 //! * [`types`]: records, outputs, events, actions, outcomes.
 //! * [`logic`]: the trait that the roles implement.
-//! * [`machine`]: the state machine; [`lane`] its bookkeeping per lane.
-//! * `driver`, `context`, `restore`, `producer`, `watchdog`: librdkafka, threads, clocks.
+//! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
+//! * [`driver`], `context`, `restore`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks.
 
-pub mod lane;
+mod context;
+pub mod driver;
+mod lane;
 pub mod logic;
 pub mod machine;
+#[cfg(test)]
+mod machine_tests;
+mod native;
+mod producer;
+mod restore;
 pub mod types;
+pub mod watchdog;
 
+pub use driver::{Host, Report, Subscription, WorkerOptions, run};
 pub use logic::{InputFacts, JournalFacts, LaneFacts, Logic, Planned, Refusal, start_offset};
 pub use machine::{Machine, MachineSettings};
 pub use types::{

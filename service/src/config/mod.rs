@@ -105,13 +105,12 @@ impl Config {
         configured.unwrap_or_else(|| self.processor.state_dir.join("schemas"))
     }
 
-    /// How long `webhooks.dedup` must keep a record: a replay reaches back the raw retention, and looks for
-    /// duplicates a dedup window further; a day on top covers segments that Kafka deletes as a whole.
+    /// How long `webhooks.dedup` must keep a record. A replay reaches back the raw retention, and looks for
+    /// duplicates a dedup window further; a dead letter can be requeued as long as its chain is on file; a day on
+    /// top covers segments that Kafka deletes as a whole.
     pub fn journal_retention(&self) -> Duration {
-        self.topics
-            .raw_retention
-            .saturating_add(self.processor.dedup_window)
-            .saturating_add(Duration::from_secs(86_400))
+        let originals = self.topics.raw_retention.saturating_add(self.processor.dedup_window);
+        originals.max(self.topics.dlq_retention).saturating_add(Duration::from_secs(86_400))
     }
 
     /// Tries every secret reference and returns those that cannot be read, for `config check`.

@@ -18,7 +18,8 @@ use crate::{
     when,
 };
 
-use letters::{Filter, Letter, Position, Summary, reason_word};
+use letters::{Filter, Letter, Summary, reason_word};
+pub use letters::Position;
 
 const LIST_HELP: &str = "\
 Examples:

@@ -1,0 +1,134 @@
+//! The rebalance callback: it acknowledges and reports, nothing else.
+//!
+//! An assignment is acknowledged without fetching anything; the partitions are added at their committed
+//! offsets once their lane is open. A revocation removes everything of the lanes concerned. Callbacks
+//! run inside `poll` on the worker's thread, where no transaction is ever open.
+
+use super::types::TopicPartition;
+use rdkafka::{
+    ClientContext, Offset, TopicPartitionList,
+    client::OAuthToken,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult},
+    types::RDKafkaRespErr,
+};
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
+/// What the callback saw.
+#[derive(Debug)]
+pub(super) enum Rebalanced {
+    Assigned(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>),
+}
+
+type InputsOf = Box<dyn Fn(&TopicPartition) -> Vec<TopicPartition> + Send + Sync>;
+
+/// Context of the worker's consumer.
+pub(super) struct WorkerContext {
+    /// Inputs of the lane of a subscribed partition.
+    inputs: InputsOf,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Partitions being fetched.
+    fetched: BTreeSet<TopicPartition>,
+    seen: Vec<Rebalanced>,
+}
+
+impl WorkerContext {
+    pub fn new(inputs: InputsOf) -> WorkerContext {
+        WorkerContext { inputs, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happened since the last call, in order.
+    pub fn take(&self) -> Vec<Rebalanced> {
+        std::mem::take(&mut self.lock().seen)
+    }
+
+    /// Starts fetching.
+    pub fn assign(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        starts: &[(TopicPartition, i64)],
+    ) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(starts.len());
+        for (tp, offset) in starts {
+            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))?;
+        }
+        consumer.incremental_assign(&list)?;
+        self.lock().fetched.extend(starts.iter().map(|(tp, _)| tp.clone()));
+        Ok(())
+    }
+
+    /// Stops fetching whichever of these are fetched.
+    pub fn unassign(&self, consumer: &BaseConsumer<Self>, tps: &[TopicPartition]) -> KafkaResult<()> {
+        let mut state = self.lock();
+        let fetched: Vec<_> = tps.iter().filter(|tp| state.fetched.remove(tp)).cloned().collect();
+        drop(state);
+        consumer.incremental_unassign(&list(&fetched))
+    }
+}
+
+/// A list for calls that take no offsets.
+pub(super) fn list(tps: &[TopicPartition]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(tps.len());
+    for tp in tps {
+        list.add_partition(&tp.topic, tp.partition);
+    }
+    list
+}
+
+impl ClientContext for WorkerContext {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", %error, reason, "worker consumer");
+    }
+
+    fn generate_oauth_token(
+        &self,
+        _config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        Err("not used".into())
+    }
+}
+
+impl ConsumerContext for WorkerContext {
+    fn rebalance(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        err: RDKafkaRespErr,
+        tpl: &mut TopicPartitionList,
+    ) {
+        let lanes: Vec<TopicPartition> = tpl
+            .elements()
+            .iter()
+            .map(|element| TopicPartition::new(element.topic(), element.partition()))
+            .collect();
+        let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let answered = if assigned {
+            consumer.incremental_assign(&TopicPartitionList::new())
+        } else {
+            let inputs: Vec<_> = lanes.iter().flat_map(|lane| (self.inputs)(lane)).collect();
+            self.unassign(consumer, &inputs)
+        };
+        if let Err(error) = answered {
+            tracing::error!(%error, ?lanes, assigned, "a rebalance could not be acknowledged");
+        }
+        tracing::debug!(?lanes, assigned, "rebalance");
+        self.lock().seen.push(if assigned {
+            Rebalanced::Assigned(lanes)
+        } else {
+            Rebalanced::Revoked(lanes)
+        });
+    }
+}

@@ -1,0 +1,544 @@
+//! Drives a [`Machine`] with librdkafka: one thread, one consumer, one transactional producer.
+
+use super::{
+    context::{Rebalanced, WorkerContext, list},
+    logic::Logic,
+    machine::{Machine, MachineSettings},
+    native,
+    producer::TxnProducer,
+    restore::{OpenRequest, Opener, Opening},
+    types::{Action, Event, ExitReason, Record, TopicPartition, TxnError},
+    watchdog::Watchdog,
+};
+use crate::client::{ClientSettings, TransactionalOptions, WorkerConsumerOptions};
+use futures::{FutureExt, future::BoxFuture};
+use rdkafka::{
+    Message,
+    consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    message::{BorrowedMessage, Headers},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// Records taken in one poll round.
+const ROUND: usize = 2000;
+/// Bytes taken in one poll round.
+const ROUND_BYTES: usize = 8 << 20;
+/// Longest wait of a poll while nothing is expected.
+const IDLE_WAIT: Duration = Duration::from_millis(100);
+/// Longest wait of a poll while a restore or a job may answer.
+const BUSY_WAIT: Duration = Duration::from_millis(2);
+/// Restore answers in flight to the worker.
+const OPENINGS: usize = 16;
+/// How long a lost producer is tried to be replaced before the process gives up.
+const REPLACE_PATIENCE: Duration = Duration::from_secs(120);
+/// The abort of timed-out transactions runs this often on a broker by default
+/// (`transaction.abort.timed.out.transaction.cleanup.interval.ms`), and once more for safety.
+const COORDINATOR_SCAN: Duration = Duration::from_secs(20);
+
+type Snapshot = Arc<ConsumerGroupMetadata>;
+
+/// What a worker reads.
+#[derive(Debug, Clone)]
+pub enum Subscription {
+    /// These topics.
+    Topics(Vec<String>),
+    /// These topics and every one whose name begins with the prefix, also those made later.
+    TopicsAndPrefix(Vec<String>, String),
+}
+
+/// How a worker works.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    /// How to reach Kafka.
+    pub client: ClientSettings,
+    /// Consumer group.
+    pub group: String,
+    /// Stable name of this worker in the group: instance and number. Also its `group.instance.id`,
+    /// and with the group its `transactional.id`.
+    pub name: String,
+    /// What it reads.
+    pub subscription: Subscription,
+    /// Its journal.
+    pub journal: Option<String>,
+    /// After this time the broker aborts an open transaction.
+    pub transaction_timeout: Duration,
+    /// After this silence the group goes on without the worker.
+    pub session_timeout: Duration,
+    /// Bounds and pace.
+    pub machine: MachineSettings,
+}
+
+/// What happened since the last report.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Report {
+    /// Transactions committed.
+    pub commits: u64,
+    /// Transactions aborted.
+    pub aborts: u64,
+    /// Transactions whose outcome was unknown.
+    pub unknown: u64,
+    /// Seconds from begin to committed, of the last transaction.
+    pub last_transaction: Option<f64>,
+    /// Partitions held.
+    pub lanes: usize,
+    /// True when every one of them is restored.
+    pub restored: bool,
+    /// True once the group has assigned something, or nothing, to this worker.
+    pub joined: bool,
+    /// Records polled and not yet planned.
+    pub buffered: usize,
+}
+
+/// The role's side of a worker.
+pub trait Host<L: Logic>: Send {
+    /// Does a job. Must bound its own waiting.
+    fn run(&self, job: L::Job) -> BoxFuture<'static, L::Answer>;
+    /// Takes note of how things stand; called at every turn that changed something, cheap.
+    fn report(&mut self, logic: &mut L, report: Report);
+}
+
+/// Runs a worker on the calling thread until `stop` is set or it has to end.
+///
+/// # Errors
+/// Why it had to end. Kafka being away at the start is not a reason: it waits.
+pub fn run<L, H>(
+    options: &WorkerOptions,
+    logic: L,
+    host: H,
+    runtime: &tokio::runtime::Handle,
+    stop: &Arc<AtomicBool>,
+) -> Result<(), ExitReason>
+where
+    L: Logic,
+    L::Answer: Send + 'static,
+    H: Host<L>,
+{
+    let inputs = lane_inputs(&logic, options);
+    // First the producer: initialising it fences a predecessor before anything is read.
+    let Some(producer) = connect(options, stop, None)? else { return Ok(()) };
+    let fatal = |what: &str, error: &dyn std::fmt::Display| {
+        ExitReason::Fatal(format!("{what}: {error}"))
+    };
+    let consumer_options = WorkerConsumerOptions {
+        group: options.group.clone(),
+        instance_id: options.name.clone(),
+        session_timeout: options.session_timeout,
+        transaction_timeout: options.transaction_timeout,
+    };
+    let consumer: BaseConsumer<WorkerContext> = options
+        .client
+        .worker_consumer_config(&consumer_options)
+        .map_err(|error| fatal("worker consumer", &error))?
+        .create_with_context(WorkerContext::new(inputs))
+        .map_err(|error| fatal("worker consumer", &error))?;
+    let topics = match &options.subscription {
+        Subscription::Topics(topics) => topics.clone(),
+        Subscription::TopicsAndPrefix(topics, prefix) => {
+            let pattern = format!("^{}.*", prefix.replace('.', "\\."));
+            topics.iter().cloned().chain([pattern]).collect()
+        }
+    };
+    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&names).map_err(|error| fatal("subscribe", &error))?;
+
+    let (open_requests, requests) = channel();
+    let (openings_in, openings) = sync_channel(OPENINGS);
+    start_opener(options, requests, openings_in)?;
+    let (answers_in, answers) = channel();
+    let limit = options.transaction_timeout * 2 + Duration::from_secs(5);
+    let watchdog = Watchdog::start(options.name.clone(), limit)
+        .map_err(|error| fatal("watchdog thread", &error))?;
+    Driver {
+        options,
+        machine: Machine::new(logic, options.machine.clone()),
+        host,
+        consumer,
+        producer: Some(producer),
+        open_requests,
+        openings,
+        answers_in,
+        answers,
+        jobs: None,
+        runtime,
+        watchdog,
+        stop,
+        begun: Instant::now(),
+        report: Report::default(),
+    }
+    .run()
+}
+
+/// The inputs of a lane, for the rebalance callback, which cannot reach into the logic.
+fn lane_inputs<L: Logic>(
+    logic: &L,
+    options: &WorkerOptions,
+) -> Box<dyn Fn(&TopicPartition) -> Vec<TopicPartition> + Send + Sync> {
+    // What follows a lane has the lane's own partition number, so asking once per topic is enough.
+    let topics = match &options.subscription {
+        Subscription::Topics(topics) | Subscription::TopicsAndPrefix(topics, _) => topics,
+    };
+    let followers: Vec<(Arc<str>, Vec<Arc<str>>)> = topics
+        .iter()
+        .map(|topic| {
+            let lane = TopicPartition::new(topic.as_str(), 0);
+            let inputs = logic.inputs(&lane).into_iter().map(|input| input.topic).collect();
+            (lane.topic, inputs)
+        })
+        .collect();
+    Box::new(move |lane| {
+        let known = followers.iter().find(|(topic, _)| *topic == lane.topic);
+        match known {
+            Some((_, topics)) => topics
+                .iter()
+                .map(|topic| TopicPartition::new(topic.clone(), lane.partition))
+                .collect(),
+            None => vec![lane.clone()],
+        }
+    })
+}
+
+/// A producer whose predecessor is fenced; `None` when asked to stop first. Waits for Kafka for as long
+/// as `patience` allows, without end where there is none.
+fn connect(
+    options: &WorkerOptions,
+    stop: &AtomicBool,
+    patience: Option<Duration>,
+) -> Result<Option<TxnProducer>, ExitReason> {
+    let transactional = TransactionalOptions {
+        transactional_id: format!("{}-{}", options.group, options.name),
+        transaction_timeout: options.transaction_timeout,
+    };
+    let begun = Instant::now();
+    loop {
+        match TxnProducer::connect(&options.client, &transactional, options.journal.clone()) {
+            Ok(producer) => return Ok(Some(producer)),
+            Err(TxnError::Fatal(why)) => return Err(ExitReason::Fatal(why)),
+            Err(error) => {
+                tracing::warn!(%error, worker = options.name, "Kafka is not ready for transactions");
+                if patience.is_some_and(|patience| begun.elapsed() > patience) {
+                    return Err(ExitReason::Fatal(error.to_string()));
+                }
+            }
+        }
+        if stop.load(Ordering::Acquire) {
+            return Ok(None);
+        }
+    }
+}
+
+fn start_opener(
+    options: &WorkerOptions,
+    requests: Receiver<OpenRequest>,
+    openings: SyncSender<Opening>,
+) -> Result<(), ExitReason> {
+    let fatal = |error: &dyn std::fmt::Display| ExitReason::Fatal(format!("restore: {error}"));
+    let patience = options.transaction_timeout + COORDINATOR_SCAN;
+    let opener =
+        Opener::new(&options.client, &options.group, options.journal.clone(), patience)
+            .map_err(|error| fatal(&error))?;
+    std::thread::Builder::new()
+        .name(format!("restore-{}", options.name))
+        .spawn(move || opener.run(&requests, &openings))
+        .map_err(|error| fatal(&error))?;
+    Ok(())
+}
+
+struct Driver<'a, L: Logic, H> {
+    options: &'a WorkerOptions,
+    machine: Machine<L, Snapshot>,
+    host: H,
+    consumer: BaseConsumer<WorkerContext>,
+    /// `None` only between the end of an old producer and its replacement.
+    producer: Option<TxnProducer>,
+    open_requests: Sender<OpenRequest>,
+    openings: Receiver<Opening>,
+    answers_in: Sender<(u64, Vec<L::Answer>)>,
+    answers: Receiver<(u64, Vec<L::Answer>)>,
+    /// The batch of jobs that is running; at most one is wanted.
+    jobs: Option<tokio::task::AbortHandle>,
+    runtime: &'a tokio::runtime::Handle,
+    watchdog: Watchdog,
+    stop: &'a Arc<AtomicBool>,
+    begun: Instant,
+    report: Report,
+}
+
+impl<L, H> Driver<'_, L, H>
+where
+    L: Logic,
+    L::Answer: Send + 'static,
+    H: Host<L>,
+{
+    fn run(mut self) -> Result<(), ExitReason> {
+        loop {
+            while let Some(action) = self.machine.next_action() {
+                self.perform(action)?;
+            }
+            self.inbox();
+            if !self.machine.may_poll() {
+                continue;
+            }
+            if self.stop.load(Ordering::Acquire) {
+                if let Some(jobs) = self.jobs.take() {
+                    jobs.abort();
+                }
+                return Ok(());
+            }
+            self.poll();
+            self.tell_host();
+        }
+    }
+
+    fn tell_host(&mut self) {
+        self.report.lanes = self.machine.lane_count();
+        self.report.restored = self.machine.all_open();
+        self.report.buffered = self.machine.buffered();
+        let report = std::mem::take(&mut self.report);
+        self.report.joined = report.joined;
+        self.host.report(self.machine.logic_mut(), report);
+    }
+
+    fn handle(&mut self, event: Event<Snapshot, L::Answer>) {
+        self.machine.handle(event, now());
+    }
+
+    /// What other threads have answered.
+    fn inbox(&mut self) {
+        while let Ok(opening) = self.openings.try_recv() {
+            self.handle(match opening {
+                Opening::Journal { lane, epoch, records } => Event::Journal { lane, epoch, records },
+                Opening::Opened { lane, epoch, facts } => Event::Opened { lane, epoch, facts },
+            });
+        }
+        while let Ok((ticket, answers)) = self.answers.try_recv() {
+            self.jobs = None;
+            self.handle(Event::Answered { ticket, answers });
+        }
+    }
+
+    /// The group metadata of this moment; `None` while not a member.
+    fn snapshot(&self) -> Option<Snapshot> {
+        if native::generation(&self.consumer) < 0 {
+            return None;
+        }
+        self.consumer.group_metadata().map(Arc::new)
+    }
+
+    fn poll(&mut self) {
+        let mut wait = if self.jobs.is_some() || !self.machine.all_open() {
+            BUSY_WAIT
+        } else {
+            let until = self.machine.wake_at().map_or(i64::MAX, |at| at.saturating_sub(now()));
+            IDLE_WAIT.min(Duration::from_millis(u64::try_from(until).unwrap_or(0)))
+        };
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        let mut drained = false;
+        let mut failure = None;
+        while records.len() < ROUND && bytes < ROUND_BYTES {
+            let polled = match self.consumer.poll(wait) {
+                None => None,
+                Some(Ok(message)) => Some(Ok(to_record(&message, records.last()))),
+                Some(Err(error)) => Some(Err(error)),
+            };
+            wait = Duration::ZERO;
+            // A callback ran inside this poll, so before the record it returned: keep the order.
+            let rebalanced = self.consumer.context().take();
+            if !rebalanced.is_empty() {
+                self.polled(std::mem::take(&mut records), false);
+                self.rebalanced(rebalanced);
+            }
+            match polled {
+                None => {
+                    drained = true;
+                    break;
+                }
+                Some(Ok(record)) => {
+                    bytes += record.size();
+                    records.push(record);
+                }
+                Some(Err(error)) => {
+                    failure = fatal_poll(&error);
+                    if failure.is_none() {
+                        tracing::warn!(%error, worker = self.options.name, "polling");
+                    }
+                    break;
+                }
+            }
+        }
+        self.polled(records, drained);
+        match failure {
+            Some(why) => self.handle(Event::ConsumerFailed(why)),
+            None => self.handle(Event::Tick),
+        }
+    }
+
+    fn polled(&mut self, records: Vec<Record>, drained: bool) {
+        if !records.is_empty() || drained {
+            let wanted = !records.is_empty() || self.machine.lacks_group();
+            let group = if wanted { self.snapshot() } else { None };
+            self.handle(Event::Polled { records, group, drained });
+        }
+    }
+
+    fn rebalanced(&mut self, rebalanced: Vec<Rebalanced>) {
+        for event in rebalanced {
+            let group = self.snapshot();
+            self.report.joined = true;
+            self.handle(match event {
+                Rebalanced::Assigned(lanes) => {
+                    tracing::info!(worker = self.options.name, ?lanes, "partitions assigned");
+                    Event::Assigned(lanes, group)
+                }
+                Rebalanced::Revoked(lanes) => {
+                    tracing::info!(worker = self.options.name, ?lanes, "partitions revoked");
+                    Event::Revoked(lanes, group)
+                }
+            });
+        }
+    }
+
+    fn perform(&mut self, action: Action<Snapshot, L::Job>) -> Result<(), ExitReason> {
+        match action {
+            Action::Open { lane, epoch, journal_from } => {
+                let inputs = self.machine.logic_mut().inputs(&lane);
+                let request = OpenRequest { lane, epoch, inputs, journal_from };
+                // The thread ends only with this driver.
+                self.open_requests
+                    .send(request)
+                    .map_err(|_| ExitReason::Fatal("the restore thread has ended".into()))?;
+            }
+            Action::Unassign(tps) => self.consumer_call(|c| c.context().unassign(c, &tps))?,
+            Action::Assign(starts) => self.consumer_call(|c| c.context().assign(c, &starts))?,
+            Action::Pause(tps) => self.consumer_call(|c| c.pause(&list(&tps)))?,
+            Action::Resume(tps) => self.consumer_call(|c| c.resume(&list(&tps)))?,
+            Action::Run { ticket, jobs } => self.start_jobs(ticket, jobs),
+            Action::Begin => {
+                self.begun = Instant::now();
+                self.transact(|producer| producer.begin().map(|()| Vec::new()));
+            }
+            Action::Produce(outputs) => {
+                self.transact(|producer| producer.produce(&outputs));
+            }
+            Action::SendOffsets(offsets, group) => {
+                self.transact(|producer| {
+                    producer.send_offsets(&offsets, &group).map(|()| Vec::new())
+                });
+            }
+            Action::Commit => {
+                if self.transact(|producer| producer.commit().map(|()| Vec::new())) {
+                    self.report.commits += 1;
+                    self.report.last_transaction = Some(self.begun.elapsed().as_secs_f64());
+                }
+            }
+            Action::Abort => {
+                self.report.aborts += 1;
+                self.transact(|producer| producer.abort().map(|()| Vec::new()));
+            }
+            Action::ReplaceProducer => {
+                self.report.unknown += 1;
+                // Gone before its successor is made; what it has in flight will be fenced.
+                self.producer = None;
+                self.producer = connect(self.options, self.stop, Some(REPLACE_PATIENCE))?;
+                if self.producer.is_none() {
+                    return Err(ExitReason::Fatal("stopped while replacing the producer".into()));
+                }
+                self.handle(Event::Done(Ok(Vec::new())));
+            }
+            Action::Exit(reason) => return Err(reason),
+        }
+        Ok(())
+    }
+
+    fn consumer_call(
+        &self,
+        call: impl FnOnce(&BaseConsumer<WorkerContext>) -> Result<(), KafkaError>,
+    ) -> Result<(), ExitReason> {
+        call(&self.consumer).map_err(|error| ExitReason::Fatal(format!("consumer: {error}")))
+    }
+
+    /// Makes a transactional call and tells the machine its outcome.
+    fn transact(
+        &mut self,
+        call: impl FnOnce(&TxnProducer) -> Result<Vec<(i32, i64)>, TxnError>,
+    ) -> bool {
+        let outcome = match &self.producer {
+            Some(producer) => self.watchdog.watch(|| call(producer)),
+            None => Err(TxnError::Unknown("there is no producer".into())),
+        };
+        let ok = outcome.is_ok();
+        if let Err(error) = &outcome {
+            tracing::warn!(%error, worker = self.options.name, "transaction");
+        }
+        self.handle(Event::Done(outcome));
+        ok
+    }
+
+    fn start_jobs(&mut self, ticket: u64, jobs: Vec<L::Job>) {
+        // Jobs of a batch that was dropped are of no use any more.
+        if let Some(running) = self.jobs.take() {
+            running.abort();
+        }
+        let work = futures::future::join_all(jobs.into_iter().map(|job| self.host.run(job)));
+        let answers = self.answers_in.clone();
+        let task = self.runtime.spawn(work.map(move |done| {
+            // Nobody listens any more only when the worker has ended.
+            answers.send((ticket, done)).ok();
+        }));
+        self.jobs = Some(task.abort_handle());
+    }
+}
+
+/// Milliseconds since the epoch.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn to_record(message: &BorrowedMessage<'_>, last: Option<&Record>) -> Record {
+    // Records come in runs of a partition: share the name.
+    let tp = match last {
+        Some(last) if &*last.tp.topic == message.topic() => {
+            TopicPartition::new(last.tp.topic.clone(), message.partition())
+        }
+        _ => TopicPartition::new(message.topic(), message.partition()),
+    };
+    let headers = message.headers().map_or_else(Vec::new, |headers| {
+        headers
+            .iter()
+            .filter(|header| header.key == "traceparent" || header.key.starts_with("sluice-"))
+            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
+            .collect()
+    });
+    Record {
+        tp,
+        offset: message.offset(),
+        timestamp: message.timestamp().to_millis().unwrap_or(0),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers,
+    }
+}
+
+/// Whether a poll's error makes going on wrong, and why.
+fn fatal_poll(error: &KafkaError) -> Option<String> {
+    match (error, error.rdkafka_error_code()) {
+        (KafkaError::MessageConsumptionFatal(_), _) => Some(format!("consumer: {error}")),
+        (_, Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) => Some(format!(
+            "{error}: the log was cut below the position of this worker, so records were deleted \
+             before they were processed; starting again names the partition and the way out"
+        )),
+        (_, Some(Code::FencedInstanceId)) => Some(format!(
+            "{error}: another process has this instance name; instance names must be unique"
+        )),
+        _ => None,
+    }
+}

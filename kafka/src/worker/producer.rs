@@ -1,0 +1,240 @@
+//! The transactional producer: every call's outcome as a type.
+
+use super::{
+    native,
+    types::{Output, TopicPartition, TxnError},
+};
+use crate::client::{ClientSettings, TransactionalOptions};
+use rdkafka::{
+    ClientContext, Message, Offset, TopicPartitionList,
+    consumer::ConsumerGroupMetadata,
+    error::{KafkaError, RDKafkaErrorCode as Code},
+    message::{DeliveryResult, Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
+};
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+/// Marks records of the journal, whose offsets are wanted.
+const JOURNAL: usize = 1;
+
+#[derive(Default)]
+struct Deliveries {
+    /// The first failure since the transaction began.
+    failed: Option<KafkaError>,
+    /// Next offset per journal partition.
+    journal: Vec<(i32, i64)>,
+}
+
+/// Collects delivery reports. They are delivered by `poll`, on the worker's own thread.
+#[derive(Default)]
+struct Reports(Mutex<Deliveries>);
+
+impl Reports {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Deliveries> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Reports {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::warn!(target: "librdkafka", %error, reason, "transactional producer");
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
+        match result {
+            Ok(message) if mark == JOURNAL => {
+                self.lock().journal.push((message.partition(), message.offset() + 1));
+            }
+            Ok(_) => {}
+            Err((error, _)) => {
+                self.lock().failed.get_or_insert_with(|| error.clone());
+            }
+        }
+    }
+}
+
+/// A transactional producer with a stable id.
+pub(super) struct TxnProducer {
+    client: BaseProducer<Reports>,
+    journal: Option<String>,
+    timeout: Duration,
+}
+
+impl TxnProducer {
+    /// Makes a producer and initialises its transactions, which aborts what a predecessor with the same
+    /// id left open and fences it.
+    pub fn connect(
+        settings: &ClientSettings,
+        options: &TransactionalOptions,
+        journal: Option<String>,
+    ) -> Result<TxnProducer, TxnError> {
+        let client: BaseProducer<Reports> = settings
+            .transactional_producer_config(options)
+            .create_with_context(Reports::default())
+            .map_err(|error| TxnError::Fatal(error.to_string()))?;
+        let producer = TxnProducer { client, journal, timeout: options.transaction_timeout };
+        producer
+            .client
+            .init_transactions(producer.timeout)
+            .map_err(|error| producer.classify("init_transactions", &error))?;
+        Ok(producer)
+    }
+
+    pub fn begin(&self) -> Result<(), TxnError> {
+        *self.client.context().0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Deliveries::default();
+        self.client
+            .begin_transaction()
+            .map_err(|error| self.classify("begin_transaction", &error))
+    }
+
+    /// Produces everything and waits until all of it is acknowledged. Returns the next offset of each
+    /// journal partition written to.
+    pub fn produce(&self, outputs: &[Output]) -> Result<Vec<(i32, i64)>, TxnError> {
+        let deadline = Instant::now() + self.timeout;
+        for output in outputs {
+            self.enqueue(output, deadline)?;
+        }
+        while self.client.in_flight_count() > 0 {
+            native::flush_briefly(&self.client);
+            self.client.poll(Duration::ZERO);
+            self.check_delivered()?;
+            if Instant::now() >= deadline {
+                return Err(TxnError::Unknown(format!(
+                    "{} records were not acknowledged within {:?}",
+                    self.client.in_flight_count(),
+                    self.timeout
+                )));
+            }
+        }
+        self.client.poll(Duration::ZERO);
+        self.check_delivered()?;
+        Ok(std::mem::take(&mut self.client.context().lock().journal))
+    }
+
+    fn enqueue(&self, output: &Output, deadline: Instant) -> Result<(), TxnError> {
+        let mark = usize::from(self.journal.as_deref() == Some(&*output.topic));
+        let mut record = BaseRecord::<[u8], [u8], usize>::with_opaque_to(&output.topic, mark)
+            .payload(&output.value)
+            .headers(headers(output));
+        if let Some(key) = &output.key {
+            record = record.key(key);
+        }
+        if let Some(partition) = output.partition {
+            record = record.partition(partition);
+        }
+        loop {
+            match self.client.send(record) {
+                Ok(()) => return Ok(()),
+                // Back-pressure: wait for room, then the same record again.
+                Err((error, back)) if error.rdkafka_error_code() == Some(Code::QueueFull) => {
+                    if Instant::now() >= deadline {
+                        return Err(TxnError::Unknown("the local queue stayed full".into()));
+                    }
+                    native::flush_briefly(&self.client);
+                    self.client.poll(Duration::ZERO);
+                    self.check_delivered()?;
+                    record = back;
+                }
+                Err((error, _)) if error.rdkafka_error_code() == Some(Code::MessageSizeTooLarge) => {
+                    return Err(TxnError::Fatal(format!(
+                        "a record of {} bytes for {} is larger than message.max.bytes: {error}",
+                        output.value.len(),
+                        output.topic
+                    )));
+                }
+                Err((error, _)) => return Err(self.classify("produce", &error)),
+            }
+        }
+    }
+
+    fn check_delivered(&self) -> Result<(), TxnError> {
+        let failed = self.client.context().lock().failed.clone();
+        match failed {
+            Some(error) => Err(self.classify("produce", &error)),
+            None => Ok(()),
+        }
+    }
+
+    pub fn send_offsets(
+        &self,
+        offsets: &[(TopicPartition, i64)],
+        group: &ConsumerGroupMetadata,
+    ) -> Result<(), TxnError> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (tp, offset) in offsets {
+            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
+                .map_err(|error| TxnError::Fatal(error.to_string()))?;
+        }
+        self.client
+            .send_offsets_to_transaction(&list, group, self.timeout)
+            .map_err(|error| self.classify("send_offsets_to_transaction", &error))
+    }
+
+    pub fn commit(&self) -> Result<(), TxnError> {
+        self.client
+            .commit_transaction(self.timeout)
+            .map_err(|error| self.classify("commit_transaction", &error))
+    }
+
+    pub fn abort(&self) -> Result<(), TxnError> {
+        // An abort with records in flight fails after its time-out; what is queued is not wanted.
+        let purge = rdkafka::producer::PurgeConfig::default().queue().inflight();
+        self.client.purge(purge);
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while self.client.in_flight_count() > 0 && Instant::now() < deadline {
+            self.client.poll(Duration::from_millis(1));
+        }
+        self.client
+            .abort_transaction(self.timeout)
+            .map_err(|error| self.classify("abort_transaction", &error))
+    }
+
+    /// What an error means for the transaction. Whatever is not known to be harmless is an unknown
+    /// outcome: replacing the producer is always safe, reusing it is not.
+    fn classify(&self, call: &str, error: &KafkaError) -> TxnError {
+        // A fatal error hides behind others (purged records, for one): ask for it.
+        if let Some((code, reason)) = self.client.client().fatal_error() {
+            return TxnError::Fatal(format!("{call}: {code}: {reason}"));
+        }
+        let text = format!("{call}: {error}");
+        match error {
+            KafkaError::Transaction(inner) if inner.is_fatal() => TxnError::Fatal(text),
+            KafkaError::Transaction(inner) if inner.txn_requires_abort() => {
+                TxnError::Abortable(text)
+            }
+            _ => match error.rdkafka_error_code() {
+                Some(
+                    Code::Fenced
+                    | Code::ProducerFenced
+                    | Code::InvalidProducerEpoch
+                    | Code::InvalidTransactionalState
+                    | Code::TransactionalIdAuthorizationFailed
+                    | Code::TopicAuthorizationFailed
+                    | Code::ClusterAuthorizationFailed,
+                ) => TxnError::Fatal(text),
+                Some(
+                    Code::IllegalGeneration
+                    | Code::UnknownMemberId
+                    | Code::FencedInstanceId
+                    | Code::RebalanceInProgress,
+                ) => TxnError::Abortable(text),
+                _ => TxnError::Unknown(text),
+            },
+        }
+    }
+}
+
+fn headers(output: &Output) -> OwnedHeaders {
+    let headers = OwnedHeaders::new_with_capacity(output.headers.len());
+    output.headers.iter().fold(headers, |headers, (name, value)| {
+        headers.insert(Header { key: name, value: Some(value) })
+    })
+}

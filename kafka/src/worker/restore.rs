@@ -1,0 +1,275 @@
+//! Opens lanes: offsets and journal, read beside the worker's poll loop on a thread of its own.
+//!
+//! The order matters. First the group's committed offsets, *stable* ones (a read_committed client waits
+//! while a transaction is pending on them, KIP-447); then the journal's high watermark, through a
+//! read_uncommitted client, because a read_committed one is told the last stable offset, which hides
+//! committed blocks behind a crashed writer's open transaction; then the journal up to there, through a
+//! read_committed client, by `position()`: control records take offsets and are never delivered. If a
+//! transaction of a dead worker is still open below the end, the position waits for the coordinator to
+//! abort it, so the deadline without progress lies beyond the transaction time-out.
+
+use super::{
+    logic::{InputFacts, JournalFacts, LaneFacts},
+    types::{JournalRecord, TopicPartition},
+};
+use crate::client::{ClientSettings, Isolation};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
+use std::{
+    sync::mpsc::{Receiver, RecvTimeoutError, SyncSender},
+    time::{Duration, Instant},
+};
+
+/// Bound of one request to the brokers; requests are repeated until the deadline.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Journal records handed over at a time.
+const CHUNK: usize = 200;
+
+/// A lane to open.
+#[derive(Debug)]
+pub(super) struct OpenRequest {
+    pub lane: TopicPartition,
+    pub epoch: u64,
+    pub inputs: Vec<TopicPartition>,
+    pub journal_from: i64,
+}
+
+/// What the thread tells the worker.
+#[derive(Debug)]
+pub(super) enum Opening {
+    Journal { lane: TopicPartition, epoch: u64, records: Vec<JournalRecord> },
+    Opened { lane: TopicPartition, epoch: u64, facts: Result<LaneFacts, String> },
+}
+
+/// The thread's clients.
+pub(super) struct Opener {
+    stable: BaseConsumer,
+    uncommitted: BaseConsumer,
+    journal: Option<String>,
+    /// Longest time without progress.
+    patience: Duration,
+    active: Vec<Reading>,
+}
+
+/// A journal being read.
+struct Reading {
+    request: OpenRequest,
+    facts: Vec<InputFacts>,
+    position: i64,
+    end: i64,
+    chunk: Vec<JournalRecord>,
+    progress: Instant,
+}
+
+impl Opener {
+    pub fn new(
+        settings: &ClientSettings,
+        group: &str,
+        journal: Option<String>,
+        patience: Duration,
+    ) -> Result<Opener, KafkaError> {
+        Ok(Opener {
+            stable: settings.group_reader_config(group, Isolation::ReadCommitted).create()?,
+            uncommitted: settings.reader_config(Isolation::ReadUncommitted).create()?,
+            journal,
+            patience,
+            active: Vec::new(),
+        })
+    }
+
+    /// Serves requests until the worker hangs up.
+    pub fn run(mut self, requests: &Receiver<OpenRequest>, answers: &SyncSender<Opening>) {
+        loop {
+            // Idle: wait for work. Busy: take what is there and go on reading.
+            let wait =
+                if self.active.is_empty() { Duration::from_secs(3600) } else { Duration::ZERO };
+            let mut next = requests.recv_timeout(wait);
+            let mut started = false;
+            loop {
+                match next {
+                    Ok(request) => started |= self.start(request, answers).is_some(),
+                    Err(RecvTimeoutError::Timeout) => break,
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
+                next = requests.recv_timeout(Duration::ZERO);
+            }
+            if self.step(started, answers).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Looks the offsets up. `None` when there is nothing to read or nobody to tell.
+    fn start(&mut self, request: OpenRequest, answers: &SyncSender<Opening>) -> Option<()> {
+        // A newer opening of the same lane makes an older one pointless.
+        self.active.retain(|reading| reading.request.lane != request.lane);
+        let begun = Instant::now();
+        let looked_up = loop {
+            match self.look_up(&request) {
+                Ok(found) => break Ok(found),
+                Err(error) if begun.elapsed() > self.patience => break Err(error.to_string()),
+                Err(error) => {
+                    tracing::warn!(%error, lane = %request.lane, "offsets cannot be read yet");
+                    // The brokers do not answer; asking without a pause would only add load.
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+            }
+        };
+        match looked_up {
+            Ok((facts, end)) => {
+                let position = request.journal_from;
+                self.active.push(Reading {
+                    request,
+                    facts,
+                    position,
+                    end,
+                    chunk: Vec::new(),
+                    progress: Instant::now(),
+                });
+                Some(())
+            }
+            Err(why) => {
+                let OpenRequest { lane, epoch, .. } = request;
+                answers.send(Opening::Opened { lane, epoch, facts: Err(why) }).ok();
+                None
+            }
+        }
+    }
+
+    fn look_up(&self, request: &OpenRequest) -> Result<(Vec<InputFacts>, i64), KafkaError> {
+        let wanted = super::context::list(&request.inputs);
+        let committed = self.stable.committed_offsets(wanted, REQUEST_TIMEOUT)?;
+        let mut facts = Vec::with_capacity(request.inputs.len());
+        for tp in &request.inputs {
+            let element = committed.find_partition(&tp.topic, tp.partition);
+            if let Some(element) = &element {
+                element.error()?;
+            }
+            let (low, high) =
+                self.uncommitted.fetch_watermarks(&tp.topic, tp.partition, REQUEST_TIMEOUT)?;
+            let committed = match element.map(|element| element.offset()) {
+                Some(Offset::Offset(offset)) => Some(offset),
+                _ => None,
+            };
+            facts.push(InputFacts { tp: tp.clone(), committed, low, high });
+        }
+        let end = match &self.journal {
+            Some(topic) => {
+                let partition = request.lane.partition;
+                self.uncommitted.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?.1
+            }
+            None => 0,
+        };
+        Ok((facts, end))
+    }
+
+    /// Reads on, and reports every lane that is done. `None` when nobody listens.
+    fn step(&mut self, mut changed: bool, answers: &SyncSender<Opening>) -> Option<()> {
+        let (done, rest): (Vec<_>, Vec<_>) =
+            self.active.drain(..).partition(|reading| reading.position >= reading.end);
+        self.active = rest;
+        changed |= !done.is_empty();
+        for reading in done {
+            self.report(reading, answers)?;
+        }
+        if self.active.is_empty() {
+            if changed {
+                self.stable.unassign().ok();
+            }
+            return Some(());
+        }
+        if changed && let Err(error) = self.assign() {
+            tracing::warn!(%error, "the journal cannot be read");
+        }
+        self.read();
+        let patience = self.patience;
+        let stuck = |reading: &Reading| reading.progress.elapsed() > patience;
+        for reading in &mut self.active {
+            if reading.chunk.len() >= CHUNK {
+                send_chunk(reading, answers)?;
+            }
+        }
+        let (stuck, rest): (Vec<_>, Vec<_>) = self.active.drain(..).partition(stuck);
+        self.active = rest;
+        for Reading { request, position, end, .. } in stuck {
+            let OpenRequest { lane, epoch, .. } = request;
+            let why = format!(
+                "the journal could not be read beyond offset {position} of {end} for {patience:?}; a \
+                 transaction on it may be hanging (`kafka-transactions find-hanging`)"
+            );
+            answers.send(Opening::Opened { lane, epoch, facts: Err(why) }).ok()?;
+        }
+        Some(())
+    }
+
+    fn assign(&self) -> Result<(), KafkaError> {
+        let Some(topic) = &self.journal else { return Ok(()) };
+        let mut list = TopicPartitionList::new();
+        for reading in &self.active {
+            list.add_partition_offset(
+                topic,
+                reading.request.lane.partition,
+                Offset::Offset(reading.position),
+            )?;
+        }
+        self.stable.assign(&list)
+    }
+
+    fn read(&mut self) {
+        let mut wait = Duration::from_millis(20);
+        for _ in 0..CHUNK {
+            match self.stable.poll(wait) {
+                Some(Ok(message)) => {
+                    let partition = message.partition();
+                    let offset = message.offset();
+                    let of = |reading: &&mut Reading| reading.request.lane.partition == partition;
+                    if let Some(reading) = self.active.iter_mut().find(of) {
+                        let value = message.payload().unwrap_or_default().to_vec();
+                        reading.chunk.push(JournalRecord { offset, value });
+                        reading.position = offset + 1;
+                        reading.progress = Instant::now();
+                    }
+                }
+                Some(Err(error)) => tracing::warn!(%error, "reading the journal"),
+                None => break,
+            }
+            wait = Duration::ZERO;
+        }
+        // Control records move the position without being delivered.
+        if let Ok(positions) = self.stable.position() {
+            for element in positions.elements() {
+                let of = |reading: &&mut Reading| {
+                    reading.request.lane.partition == element.partition()
+                };
+                if let (Offset::Offset(position), Some(reading)) =
+                    (element.offset(), self.active.iter_mut().find(of))
+                    && position > reading.position
+                {
+                    reading.position = position;
+                    reading.progress = Instant::now();
+                }
+            }
+        }
+    }
+
+    fn report(&self, mut reading: Reading, answers: &SyncSender<Opening>) -> Option<()> {
+        send_chunk(&mut reading, answers)?;
+        let Reading { request: OpenRequest { lane, epoch, .. }, facts: inputs, end, .. } = reading;
+        let journal = self.journal.as_ref().map(|_| JournalFacts { high: end });
+        let facts = Ok(LaneFacts { inputs, journal });
+        answers.send(Opening::Opened { lane, epoch, facts }).ok()
+    }
+}
+
+fn send_chunk(reading: &mut Reading, answers: &SyncSender<Opening>) -> Option<()> {
+    let records = std::mem::take(&mut reading.chunk);
+    if records.is_empty() {
+        return Some(());
+    }
+    let lane = reading.request.lane.clone();
+    answers.send(Opening::Journal { lane, epoch: reading.request.epoch, records }).ok()
+}
