@@ -8,10 +8,11 @@ use std::{
 
 use sluice_kafka::{
     client::{ClientSettings, PublisherOptions},
-    topics::{Tier, TopicSettings, Topics},
+    settings,
+    topics::Topics,
 };
 use sluice_providers::{Secret, SourceSpec};
-use sluice_schemas::registry::{Registry, RegistryOptions};
+use sluice_schemas::registry::Registry;
 use sluice_service::config::{Config, SourceConfig, process_env};
 
 use crate::{args::Globals, exit::Usage, output::Output};
@@ -20,6 +21,9 @@ use crate::{args::Globals, exit::Usage, output::Output};
 pub const DEFAULT_FILE: &str = "sluice.toml";
 /// The data folder of `sluice dev` where none is named.
 pub const DEV_DATA_DIR: &str = ".sluice-dev";
+
+/// The name that brokers see for the tools.
+pub const CLIENT_ID: &str = "sluice-cli";
 
 /// Who asks for the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +61,12 @@ impl Context {
     /// # Errors
     /// Settings that Kafka would refuse or that would lose records.
     pub fn topics(&self) -> anyhow::Result<Topics> {
-        topics(&self.config)
+        settings::topics(&self.config).map_err(usage)
     }
 
     /// Full names of the topics that routing rules write to.
     pub fn routes(&self) -> Vec<String> {
-        self.config.processor.routes.iter().map(|route| route.topic.clone()).collect()
+        settings::routes(&self.config)
     }
 
     /// How Kafka clients of this command connect.
@@ -70,7 +74,7 @@ impl Context {
     /// # Errors
     /// A secret that cannot be read.
     pub fn kafka(&self) -> anyhow::Result<ClientSettings> {
-        kafka(&self.config, "sluice-cli")
+        settings::client(&self.config, CLIENT_ID).map_err(usage)
     }
 
     /// A client of the schema registry. Tools keep no answers on disk.
@@ -78,17 +82,7 @@ impl Context {
     /// # Errors
     /// A secret that cannot be read, or an address that is none.
     pub fn registry(&self) -> anyhow::Result<Registry> {
-        let credentials = self.config.registry.resolve_credentials().map_err(usage)?;
-        let basic_auth = credentials.map(|(user, password)| {
-            use secrecy::ExposeSecret;
-            (user.expose_secret().to_owned(), password)
-        });
-        Ok(Registry::new(RegistryOptions {
-            url: self.config.registry.url.clone(),
-            basic_auth,
-            timeout: self.config.registry.timeout,
-            cache_dir: None,
-        })?)
+        settings::registry(&self.config, false).map_err(usage)
     }
 
     /// What the producer of this command is set to.
@@ -117,52 +111,6 @@ impl Context {
         })?;
         build_source(source)
     }
-}
-
-/// Names and settings of all topics of this configuration.
-pub fn topics(config: &Config) -> anyhow::Result<Topics> {
-    let topics = &config.topics;
-    let small = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
-    let settings = TopicSettings {
-        prefix: topics.prefix.clone(),
-        partitions: topics.partitions,
-        replication_factor: small(topics.replication_factor),
-        min_insync_replicas: small(topics.min_insync_replicas),
-        raw_retention: topics.raw_retention,
-        processed_retention: topics.processed_retention,
-        failed_retention: topics.failed_retention,
-        retry_retention: topics.retry_retention,
-        due_retention: topics.due_retention,
-        dlq_retention: topics.dlq_retention,
-        journal_retention: config.journal_retention(),
-    };
-    let tiers: Result<Vec<Tier>, _> =
-        config.retry.tiers.iter().map(|delay| Tier::parse(&tier_label(*delay))).collect();
-    Topics::new(settings, tiers.map_err(usage)?).map_err(usage)
-}
-
-/// The label of a delay: a whole number in the largest unit that writes it exactly.
-pub fn tier_label(delay: Duration) -> String {
-    let millis = delay.as_millis();
-    for (unit, length) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-        if millis >= length && millis.is_multiple_of(length) {
-            return format!("{}{unit}", millis / length);
-        }
-    }
-    format!("{millis}ms")
-}
-
-/// How Kafka clients connect.
-pub fn kafka(config: &Config, client_id: &str) -> anyhow::Result<ClientSettings> {
-    let properties = config.kafka.resolve_properties().map_err(usage)?;
-    Ok(ClientSettings {
-        bootstrap_servers: config.kafka.bootstrap_servers.clone(),
-        properties: properties
-            .expose()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        client_id: client_id.to_owned(),
-    })
 }
 
 /// Builds a source with its secrets.
@@ -220,32 +168,5 @@ mod tests {
         assert_eq!(locate(None, Audience::Client, only_dev), Some(dev.clone()));
         assert_eq!(locate(None, Audience::Role, only_dev), None);
         assert_eq!(locate(None, Audience::Client, |_| false), None);
-    }
-
-    #[test]
-    fn tiers_are_labelled_in_the_largest_unit_that_is_exact() {
-        for (millis, label) in [
-            (60_000, "1m"),
-            (90_000, "90s"),
-            (1_500, "1500ms"),
-            (86_400_000, "24h"),
-            (5_400_000, "90m"),
-            (2_000, "2s"),
-        ] {
-            let delay = Duration::from_millis(millis);
-            assert_eq!(tier_label(delay), label);
-            assert_eq!(Tier::parse(label).unwrap().delay(), delay);
-        }
-    }
-
-    #[test]
-    fn the_default_configuration_has_topics_and_settings() {
-        let config = Config::default();
-        let topics = topics(&config).unwrap();
-        assert_eq!(topics.settings().journal_retention, config.journal_retention());
-        let labels: Vec<&str> = topics.tiers().iter().map(Tier::label).collect();
-        assert_eq!(labels, ["1m", "2m", "4m", "8m", "16m", "32m"]);
-        let settings = kafka(&config, "test").unwrap();
-        assert_eq!(settings.bootstrap_servers, "127.0.0.1:9092");
     }
 }

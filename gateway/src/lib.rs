@@ -11,7 +11,7 @@
 //! * `record.rs`: the record of an event, pure; `upstream.rs`: encoders, producer, deadline;
 //! * `problem.rs`: every refusal; `rejections.rs`: what is left of a refused signature;
 //! * `sources.rs`: configuration to sources; `supervise.rs`: topics, schema ids, readiness;
-//! * `wiring.rs`: configuration to Kafka and registry clients; `metrics.rs`: the instruments.
+//! * `wiring.rs`: what its clients are made with; `metrics.rs`: the instruments.
 
 mod connection;
 mod handler;
@@ -33,6 +33,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use sluice_kafka::publisher::Publisher;
+use sluice_kafka::settings;
 use sluice_service::config::{Config, GatewayConfig};
 use sluice_service::health::{Component, Health};
 use sluice_service::shutdown::Shutdown;
@@ -82,9 +83,9 @@ impl Gateway {
         if sources.len() == 0 {
             tracing::warn!("no [[source]] is configured: every webhook will be answered with 404");
         }
-        let topics = wiring::topics(config)?;
-        let settings = wiring::client_settings(config)?;
-        let publisher = Publisher::connect(&settings, wiring::publisher_options(&config.gateway))?;
+        let topics = settings::topics(config).context("[topics]")?;
+        let client = settings::client(config, "sluice-gateway").context("[kafka]")?;
+        let publisher = Publisher::connect(&client, wiring::publisher_options(&config.gateway))?;
         let upstream = Upstream::new(
             publisher,
             topics.raw(),
@@ -99,9 +100,9 @@ impl Gateway {
         ));
         let supervisor = Supervisor {
             shared: Arc::clone(&shared),
-            settings,
+            settings: client,
             topics: wiring::written_topics(&topics, config.gateway.publish_rejected),
-            registry: wiring::registry(config)?,
+            registry: settings::registry(config, true).context("[registry]")?,
             with_rejected: config.gateway.publish_rejected,
         };
         let listen = config.gateway.listen;

@@ -162,12 +162,33 @@ async fn stopped(shutdown: &Shutdown, pause: Duration) -> bool {
     tokio::time::timeout(pause, shutdown.requested()).await.is_ok()
 }
 
+/// Keeps telling whether Kafka can be reached, for `/readyz`. Never ends; drop it with the role.
+async fn watch_kafka(settings: &ClientSettings, component: &Component) -> anyhow::Result<()> {
+    let admin = Admin::connect(settings)?;
+    loop {
+        let pause = match admin.reachable(Duration::from_secs(3)).await {
+            Ok(()) => {
+                component.ready();
+                Duration::from_secs(5)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "Kafka");
+                component.not_ready("Kafka cannot be reached");
+                Duration::from_millis(500)
+            }
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
 /// Runs workers, one thread each, until `shutdown` is requested or one of them has to end; then all end.
+/// `kafka` tells meanwhile whether the brokers can be reached.
 ///
 /// # Errors
 /// Why the first of them had to end.
 pub async fn run_workers<L, H>(
     workers: Vec<(WorkerOptions, L, H)>,
+    kafka: &Component,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()>
 where
@@ -181,6 +202,9 @@ where
     let runtime = tokio::runtime::Handle::current();
     let (ended, mut endings) = tokio::sync::mpsc::unbounded_channel::<(String, Result<(), ExitReason>)>();
     let count = workers.len();
+    let Some(client) = workers.first().map(|(options, ..)| options.client.clone()) else {
+        return Ok(());
+    };
     for (options, logic, host) in workers {
         let (stop, runtime, ended) = (stop.clone(), runtime.clone(), ended.clone());
         std::thread::Builder::new()
@@ -193,6 +217,7 @@ where
             .context("starting a worker thread")?;
     }
     drop(ended);
+    let mut watch = std::pin::pin!(watch_kafka(&client, kafka));
     let mut failure = None;
     let mut left = count;
     while left > 0 {
@@ -208,6 +233,7 @@ where
                 // A thread that ended without a word has panicked; the panic hook ends the process.
                 None => bail!("a worker thread ended without a reason"),
             },
+            watching = &mut watch => watching?,
             () = shutdown.requested(), if !stop.load(Ordering::Acquire) => {
                 stop.store(true, Ordering::Release);
             }

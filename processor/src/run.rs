@@ -52,6 +52,7 @@ pub async fn run_with_steps(
 ) -> anyhow::Result<()> {
     let readiness = WorkerReadiness::new(health.component("processor"));
     let schemas = health.component("processor-schemas");
+    let kafka = health.component("processor-kafka");
     let topics = settings::topics(&config).context("[topics]")?;
     let routes = settings::routes(&config);
     let client = settings::client(&config, "sluice-processor").context("[kafka]")?;
@@ -106,7 +107,7 @@ pub async fn run_with_steps(
             (options(&config, &client, &topics, name), logic, host)
         })
         .collect();
-    role::run_workers(workers, &shutdown).await
+    role::run_workers(workers, &kafka, &shutdown).await
 }
 
 fn options(

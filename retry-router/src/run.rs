@@ -28,6 +28,7 @@ use std::sync::Arc;
 pub async fn run(config: Arc<Config>, health: Health, shutdown: Shutdown) -> anyhow::Result<()> {
     let readiness = WorkerReadiness::new(health.component("retry-router"));
     let schemas = health.component("retry-router-schemas");
+    let kafka = health.component("retry-router-kafka");
     let topics = settings::topics(&config).context("[topics]")?;
     let client = settings::client(&config, "sluice-retry-router").context("[kafka]")?;
     let registry = Arc::new(settings::registry(&config, true).context("[registry]")?);
@@ -85,7 +86,7 @@ pub async fn run(config: Arc<Config>, health: Health, shutdown: Shutdown) -> any
             (options, RouterLogic::new(rules.clone(), store.clone()), host)
         })
         .collect();
-    role::run_workers(workers, &shutdown).await
+    role::run_workers(workers, &kafka, &shutdown).await
 }
 
 struct RouterHost {

@@ -16,7 +16,7 @@ use apache_avro::{
 use std::{
     collections::HashMap,
     marker::PhantomData,
-    sync::{Arc, RwLock},
+    sync::{Arc, LazyLock, RwLock},
 };
 
 /// Schema ids for which the registry's "no such schema" is remembered. Garbage can name any of
@@ -115,7 +115,9 @@ impl SchemaStore {
         let record = match known {
             Known::Absent => return Err(DecodeError::SchemaAbsent(id)),
             Known::Own(kind) if kind == T::KIND => {
-                own_reader(kind).and_then(|reader| reader.read_deser::<T>(&mut rest))
+                own_reader(kind).and_then(|reader| {
+                    reader.read_deser::<T>(&mut rest).map_err(|error| error.to_string())
+                })
             }
             Known::Own(kind) => {
                 return Err(refuse(format!("schema id {id} is of a {}", kind.name())));
@@ -124,9 +126,10 @@ impl SchemaStore {
                 .reader_schema(T::KIND.schema())
                 .build()
                 .and_then(|reader| reader.read_value(&mut rest))
-                .and_then(|value| from_value::<T>(&value)),
+                .and_then(|value| from_value::<T>(&value))
+                .map_err(|error| error.to_string()),
         };
-        let record = record.map_err(|error| refuse(error.to_string()))?;
+        let record = record.map_err(refuse)?;
         if rest.is_empty() {
             Ok(record)
         } else {
@@ -165,11 +168,18 @@ impl SchemaStore {
     }
 }
 
-/// The reader for a compiled-in schema.
-fn own_reader(
-    kind: RecordKind,
-) -> apache_avro::AvroResult<GenericDatumReader<'static>> {
-    GenericDatumReader::builder(kind.schema()).human_readable(false).build()
+/// The reader for a compiled-in schema, made once: resolving a schema costs more than most datums.
+fn own_reader(kind: RecordKind) -> Result<&'static GenericDatumReader<'static>, String> {
+    type Reader = Result<GenericDatumReader<'static>, String>;
+    static READERS: LazyLock<[Reader; 5]> = LazyLock::new(|| {
+        RecordKind::ALL.map(|kind| {
+            GenericDatumReader::builder(kind.schema())
+                .human_readable(false)
+                .build()
+                .map_err(|error| error.to_string())
+        })
+    });
+    READERS[kind as usize].as_ref().map_err(Clone::clone)
 }
 
 /// Turns records of one type into framed values.

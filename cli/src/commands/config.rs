@@ -4,6 +4,7 @@ use std::path::Path;
 
 use clap::Subcommand;
 use serde_json::json;
+use sluice_kafka::{admin::Admin, settings};
 use sluice_service::config::{Config, ConfigErrors, Problem};
 
 use crate::{
@@ -105,11 +106,11 @@ fn mistakes(config: &Config) -> Vec<Problem> {
             add(key, message);
         }
     }
-    if let Err(error) = context::topics(config) {
+    if let Err(error) = settings::topics(config) {
         add("topics".to_owned(), error.to_string());
     }
-    if let Ok(settings) = context::kafka(config, "sluice-cli")
-        && let Err(error) = sluice_kafka::admin::Admin::connect(&settings)
+    if let Ok(client) = settings::client(config, context::CLIENT_ID)
+        && let Err(error) = Admin::connect(&client)
     {
         add("kafka".to_owned(), error.to_string());
     }

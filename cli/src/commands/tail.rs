@@ -190,7 +190,7 @@ mod tests {
     fn short_names_carry_the_prefix_and_full_names_stay() {
         let mut config = Config::default();
         config.topics.prefix = "pay.".to_owned();
-        let topics = crate::context::topics(&config).unwrap();
+        let topics = sluice_kafka::settings::topics(&config).unwrap();
         for (name, full) in [
             ("raw", "pay.webhooks.raw"),
             ("dlq", "pay.webhooks.dlq"),

@@ -12,6 +12,8 @@ pub(super) struct Input {
     /// Sum of the buffered records' sizes, bytes.
     pub bytes: usize,
     pub paused: bool,
+    /// First offset that has not been polled since the lane was opened.
+    pub position: i64,
 }
 
 impl Input {
@@ -21,10 +23,17 @@ impl Input {
             buffer: VecDeque::new(),
             bytes: 0,
             paused: false,
+            position: 0,
         }
     }
 
+    /// Takes a polled record. One from before the position is left over from an earlier assignment:
+    /// taking it would move the committed offset back.
     pub fn push(&mut self, record: Record) {
+        if record.offset < self.position {
+            return;
+        }
+        self.position = record.offset + 1;
         self.bytes += record.size();
         self.buffer.push_back(record);
     }

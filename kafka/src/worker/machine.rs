@@ -312,6 +312,11 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         match self.logic.opened(tp, &facts) {
             Ok(starts) => {
                 lane.open = true;
+                for (tp, offset) in &starts {
+                    if let Some(input) = lane.input(tp) {
+                        input.position = *offset;
+                    }
+                }
                 self.actions.push_back(Action::Assign(starts));
             }
             Err(refusal) => self.exit(ExitReason::Refused(refusal.0)),

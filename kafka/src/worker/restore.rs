@@ -120,8 +120,7 @@ impl Opener {
             }
         };
         match looked_up {
-            Ok((facts, end)) => {
-                let position = request.journal_from;
+            Ok((facts, (position, end))) => {
                 self.active.push(Reading {
                     request,
                     facts,
@@ -140,7 +139,11 @@ impl Opener {
         }
     }
 
-    fn look_up(&self, request: &OpenRequest) -> Result<(Vec<InputFacts>, i64), KafkaError> {
+    /// The inputs' offsets, and from where to where the journal must be read.
+    fn look_up(
+        &self,
+        request: &OpenRequest,
+    ) -> Result<(Vec<InputFacts>, (i64, i64)), KafkaError> {
         let wanted = super::context::list(&request.inputs);
         let committed = self.stable.committed_offsets(wanted, REQUEST_TIMEOUT)?;
         let mut facts = Vec::with_capacity(request.inputs.len());
@@ -157,14 +160,17 @@ impl Opener {
             };
             facts.push(InputFacts { tp: tp.clone(), committed, low, high });
         }
-        let end = match &self.journal {
+        let journal = match &self.journal {
             Some(topic) => {
                 let partition = request.lane.partition;
-                self.uncommitted.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?.1
+                let (low, high) =
+                    self.uncommitted.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?;
+                // Blocks that retention has deleted hold nothing that is still needed.
+                (request.journal_from.max(low), high)
             }
-            None => 0,
+            None => (0, 0),
         };
-        Ok((facts, end))
+        Ok((facts, journal))
     }
 
     /// Reads on, and reports every lane that is done. `None` when nobody listens.
