@@ -105,7 +105,9 @@ impl Context {
             let known = if names.is_empty() { "none is".to_owned() } else { names.join(", ") };
             let file = match &self.path {
                 Some(path) => path.display().to_string(),
-                None => "the configuration (no file found: is `sluice dev` running here?)".to_owned(),
+                None => {
+                    "the configuration (no file found: is `sluice dev` running here?)".to_owned()
+                }
             };
             Usage(format!("there is no source `{name}` in {file}; configured: {known}"))
         })?;

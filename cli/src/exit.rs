@@ -44,7 +44,9 @@ pub fn status(outcome: anyhow::Result<Outcome>) -> ExitCode {
 }
 
 fn code(error: &anyhow::Error) -> u8 {
-    let usage = |cause: &(dyn std::error::Error + 'static)| cause.is::<Usage>() || cause.is::<ConfigErrors>();
+    let usage = |cause: &(dyn std::error::Error + 'static)| {
+        cause.is::<Usage>() || cause.is::<ConfigErrors>()
+    };
     if error.chain().any(usage) {
         2
     } else if error.chain().any(|cause| cause.is::<Refused>()) {

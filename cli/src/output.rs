@@ -101,7 +101,8 @@ fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
     };
     table.set_header(columns.iter().map(|column| cell(column.title.to_owned(), column)));
     for row in rows {
-        table.add_row(row.iter().zip(columns).map(|(content, column)| cell(clean(content), column)));
+        table
+            .add_row(row.iter().zip(columns).map(|(content, column)| cell(clean(content), column)));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -111,7 +112,9 @@ fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
 
 /// The text without control characters, which a terminal would obey.
 pub fn clean(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// The text in at most `max` characters, an ellipsis included, on one line.

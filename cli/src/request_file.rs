@@ -28,7 +28,9 @@ pub enum RequestFileError {
     #[error("line 1 is not a request line; write it like `POST /webhooks/stripe HTTP/1.1`")]
     RequestLine,
     /// A line of the head is no header.
-    #[error("line {line} is not a header; write it like `Stripe-Signature: t=…`, and a blank line before the body")]
+    #[error(
+        "line {line} is not a header; write it like `Stripe-Signature: t=…`, and a blank line before the body"
+    )]
     Header {
         /// Its number, from 1.
         line: usize,
@@ -132,7 +134,8 @@ mod tests {
     #[test]
     fn both_line_ends_are_read_and_the_body_is_exact() {
         for end in ["\n", "\r\n"] {
-            let file = ["post /webhooks/shop?a=1 HTTP/1.1", "X-A: 1 ", "x-a:2", "", "{\r\n}\n"].join(end);
+            let file =
+                ["post /webhooks/shop?a=1 HTTP/1.1", "X-A: 1 ", "x-a:2", "", "{\r\n}\n"].join(end);
             let request = parse(file.as_bytes()).unwrap();
             assert_eq!(request.method, "POST");
             assert_eq!(request.target, "/webhooks/shop?a=1");
@@ -172,7 +175,10 @@ mod tests {
         assert_eq!(error(b""), RequestFileError::RequestLine);
         assert_eq!(error(b"{\"id\": 1}\n\n"), RequestFileError::RequestLine);
         assert_eq!(error(b"POST hook HTTP/1.1\n\n"), RequestFileError::RequestLine);
-        assert_eq!(error(b"POST / HTTP/1.1\na: b\nno header\n\n"), RequestFileError::Header { line: 3 });
+        assert_eq!(
+            error(b"POST / HTTP/1.1\na: b\nno header\n\n"),
+            RequestFileError::Header { line: 3 }
+        );
         assert_eq!(error(b"POST / HTTP/1.1\na: b\n"), RequestFileError::NoBlankLine);
         assert!(parse(b"POST / HTTP/1.1\na: b\n\n").is_ok());
     }

@@ -78,7 +78,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_refused_with_the_forms() {
-        for text in ["", "soon", "-1", "2026-13-01", "2026-01-31T12:00", "12:00", "1234567890123456"] {
+        for text in
+            ["", "soon", "-1", "2026-13-01", "2026-01-31T12:00", "12:00", "1234567890123456"]
+        {
             let error = parse(text, NOW).unwrap_err();
             assert!(error.contains("RFC 3339"), "{text}: {error}");
         }

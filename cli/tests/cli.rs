@@ -64,15 +64,21 @@ fn help_teaches_with_examples_and_states_the_exit_status() {
     let help = run(folder.path(), &["--help"]);
     assert_eq!(status(&help), 0);
     let text = stdout(&help);
-    for part in ["Start here:", "sluice dev", "Exit status: 0 done; 1 failed; 2", ".sluice-dev/sluice.toml"] {
+    for part in
+        ["Start here:", "sluice dev", "Exit status: 0 done; 1 failed; 2", ".sluice-dev/sluice.toml"]
+    {
         assert!(text.contains(part), "{part} in {text}");
     }
-    for command in ["gateway", "processor", "retry-router", "all", "dev", "send", "tail", "status", "verify"] {
+    for command in
+        ["gateway", "processor", "retry-router", "all", "dev", "send", "tail", "status", "verify"]
+    {
         let help = run(folder.path(), &[command, "--help"]);
         assert_eq!(status(&help), 0, "{command}");
         assert!(stdout(&help).contains("Examples:"), "{command}");
     }
-    for path in [["topics", "create"], ["schemas", "check"], ["dlq", "requeue"], ["replay", "apply"]] {
+    for path in
+        [["topics", "create"], ["schemas", "check"], ["dlq", "requeue"], ["replay", "apply"]]
+    {
         let help = run(folder.path(), &[path[0], path[1], "--help"]);
         assert!(stdout(&help).contains("Examples:"), "{path:?}");
     }
@@ -134,7 +140,8 @@ fn config_check_lists_all_mistakes() {
     assert_eq!(status(&good), 0, "{}", stderr(&good));
     assert!(stdout(&good).contains("1 source"), "{}", stdout(&good));
 
-    fs::write(folder.path().join("keys.toml"), "[gatway]\nlisten = 1\n[kafka]\nbootstrap = 'x'\n").unwrap();
+    fs::write(folder.path().join("keys.toml"), "[gatway]\nlisten = 1\n[kafka]\nbootstrap = 'x'\n")
+        .unwrap();
     let keys = run(folder.path(), &["config", "check", "--config", "keys.toml"]);
     assert_eq!(status(&keys), 2);
     let text = stderr(&keys);
@@ -151,9 +158,13 @@ fn config_check_lists_all_mistakes() {
     let text = stderr(&sources);
     assert!(text.contains("strype") && text.contains("file:absent"), "{text}");
     assert!(text.contains("2 mistakes"), "{text}");
-    let json = run(folder.path(), &["config", "check", "--config", "sources.toml", "--output", "json"]);
+    let json =
+        run(folder.path(), &["config", "check", "--config", "sources.toml", "--output", "json"]);
     let value: Value = serde_json::from_slice(&json.stdout).unwrap();
-    assert_eq!((value["ok"].as_bool(), value["problems"].as_array().map(Vec::len)), (Some(false), Some(2)));
+    assert_eq!(
+        (value["ok"].as_bool(), value["problems"].as_array().map(Vec::len)),
+        (Some(false), Some(2))
+    );
 
     let missing = run(folder.path(), &["config", "check", "--config", "nowhere.toml"]);
     assert_eq!(status(&missing), 2);
@@ -235,7 +246,10 @@ fn verify_accepts_what_is_signed_and_says_what_did_not_match() {
     let forged = verify(&["--now", SIGNED_AT, "--output", "json"]);
     assert_eq!(status(&forged), 3);
     let value: Value = serde_json::from_slice(&forged.stdout).unwrap();
-    assert_eq!((value["accepted"].as_bool(), value["reason"].as_str()), (Some(false), Some("mismatch")));
+    assert_eq!(
+        (value["accepted"].as_bool(), value["reason"].as_str()),
+        (Some(false), Some("mismatch"))
+    );
 
     fs::write(&file, "POST /webhooks/shop HTTP/1.1\nContent-Type: a/b\n\n{}").unwrap();
     let unsigned = verify(&[]);
@@ -286,7 +300,8 @@ fn a_closed_pipe_ends_quietly() {
 fn a_gateway_that_is_away_is_status_1_with_a_line_in_the_ledger() {
     let folder = folder();
     // Port 1 of this computer: nothing listens there.
-    let output = sluice(folder.path(), &["send", "shop", "--url", "http://127.0.0.1:1"]).output().unwrap();
+    let output =
+        sluice(folder.path(), &["send", "shop", "--url", "http://127.0.0.1:1"]).output().unwrap();
     assert_eq!(status(&output), 1);
     let entry: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(entry["kind"], "event");

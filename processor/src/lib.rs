@@ -2,18 +2,20 @@
 //! the journal `webhooks.dedup`, exactly once.
 //!
 //! * [`dedup`]: the rule, its state and journal.
-//! * [`logic`]: what becomes of each record; pure.
+//! * [`logic`]: what becomes of each record; pure. `check` and `normalise` are parts of it.
 //! * [`emit`], [`route`]: the records written.
 //! * [`failure`]: why an attempt failed.
 //! * [`hydrate`]: fetching the full object over HTTP, the built-in step.
 //! * `run`: configuration to workers, metrics, readiness.
 //! * [`step`]: the place for users' own processing.
 
+mod check;
 pub mod dedup;
 pub mod emit;
 pub mod failure;
 pub mod hydrate;
 pub mod logic;
+mod normalise;
 pub mod route;
 mod run;
 pub mod step;

@@ -7,6 +7,7 @@
 //! told.
 
 use crate::{
+    check,
     dedup::{
         ChainId, KeyHash,
         block::DedupBlock,
@@ -15,12 +16,13 @@ use crate::{
     },
     emit::Emitter,
     failure::Failure,
+    normalise::normalise,
     step::{Extra, Step},
 };
 use sluice_kafka::worker::{
     JournalRecord, LaneFacts, Logic, Output, Planned, Record, Refusal, TopicPartition, start_offset,
 };
-use sluice_providers::{Normalise, Payload};
+use sluice_providers::Normalise;
 use sluice_schemas::{
     AttemptError, DecodeError, FailedEvent, ProcessedEvent, RawWebhook, SchemaStore,
 };
@@ -70,7 +72,7 @@ pub enum Answer {
     /// The schema store knows now.
     Schema,
     /// The event after all steps and the further records, or why not.
-    Steps(Result<(ProcessedEvent, Vec<Extra>), Failure>),
+    Steps(Box<Result<(ProcessedEvent, Vec<Extra>), Failure>>),
 }
 
 /// What one record came to.
@@ -229,7 +231,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             }
             Decision::Original { replay } => {
                 let event_key = raw.event_key.clone();
-                let event = self.normalise(&raw, partition, offset, replay, 1);
+                let event = normalise(&self.rules.normalisers, &raw, partition, offset, replay, 1);
                 let outcome = self.step(event, raw, jobs);
                 Some(Item { record, event_key, key, origin: Origin::Raw { replay }, outcome })
             }
@@ -264,7 +266,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             Err(error) => Outcome::Failed(undecodable(&error)),
             Ok(raw) => {
                 let attempt = event.attempt.saturating_add(1);
-                let mut processed = self.normalise(
+                let mut processed = normalise(&self.rules.normalisers, 
                     &raw,
                     event.raw_partition,
                     event.raw_offset,
@@ -291,64 +293,6 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         } else {
             Outcome::Ready(Box::new(event))
         }
-    }
-
-    fn normalise(
-        &self,
-        raw: &RawWebhook,
-        partition: i32,
-        offset: i64,
-        replay: bool,
-        attempts: i32,
-    ) -> ProcessedEvent {
-        let payload = Payload {
-            event_id: &raw.event_id,
-            event_type: &raw.event_type,
-            object_id: raw.object_id.as_deref(),
-            body: raw.payload(),
-        };
-        // A source that was removed from the configuration still has events in the log.
-        let normalised =
-            self.rules.normalisers.get(&raw.source).map(|reader| reader.normalise(&payload));
-        let body = raw.payload().to_vec();
-        let mut event = ProcessedEvent {
-            event_key: raw.event_key.clone(),
-            source: raw.source.clone(),
-            provider: raw.provider.clone(),
-            event_id: raw.event_id.clone(),
-            event_type: raw.event_type.clone(),
-            kind: format!("provider.{}", raw.event_type),
-            object_id: raw.object_id.clone(),
-            tenant: raw.tenant.clone(),
-            livemode: raw.livemode,
-            amount_minor: None,
-            currency: None,
-            status: None,
-            customer: None,
-            provider_version: None,
-            occurred_at: raw.occurred_at,
-            received_at: raw.received_at,
-            processed_at: 0,
-            raw_partition: partition,
-            raw_offset: offset,
-            replay,
-            attempts,
-            request_id: raw.request_id.clone(),
-            payload: body,
-            hydrated: None,
-        };
-        if let Some(normalised) = normalised {
-            event.kind = normalised.kind;
-            event.object_id = normalised.object_id.or(event.object_id);
-            event.amount_minor = normalised.amount_minor;
-            event.currency = normalised.currency;
-            event.status = normalised.status;
-            event.customer = normalised.customer;
-            event.provider_version = normalised.provider_version;
-            event.occurred_at = normalised.occurred_at_ms.or(event.occurred_at);
-            event.livemode = normalised.livemode.or(event.livemode);
-        }
-        event
     }
 
     fn succeed(
@@ -469,7 +413,7 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
     ) -> Result<Vec<(TopicPartition, i64)>, Refusal> {
         let group = self.rules.group.clone();
         let through = self.partition(lane.partition).through();
-        check_journal(&self.rules, through, lane, facts)?;
+        check::journal(&self.rules, through, lane, facts)?;
         facts
             .inputs
             .iter()
@@ -513,7 +457,7 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
                 Outcome::Ready(event) => Ok((*event, Vec::new())),
                 Outcome::Failed(failure) => Err(failure),
                 Outcome::Job(index) => match answers.get_mut(index).and_then(Option::take) {
-                    Some(Answer::Steps(result)) => result,
+                    Some(Answer::Steps(result)) => *result,
                     // The driver answers every job of a batch; anything else is a failure of the
                     // process, and trying again is safe.
                     _ => Err(Failure::transient("no_answer", "a processing step gave no answer")),
@@ -563,48 +507,5 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
             state.drop_overlay();
         }
         self.pending = Counts::default();
-    }
-}
-
-/// Refuses a lane whose journal and offsets contradict each other: going on would forget originals
-/// and emit their duplicates.
-fn check_journal(
-    rules: &Rules,
-    through: i64,
-    lane: &TopicPartition,
-    facts: &LaneFacts,
-) -> Result<(), Refusal> {
-    let (Some(raw), Some(journal)) = (facts.inputs.first(), &facts.journal) else {
-        return Ok(());
-    };
-    let Rules { group, dedup, .. } = rules;
-    let partition = lane.partition;
-    if through > raw.high {
-        return Err(Refusal(format!(
-            "the journal {dedup}[{partition}] has seen {lane} up to offset {through}, but that log \
-             ends at {}: {} was deleted and made again. To start over, stop the processors, delete \
-             {dedup} and the group (`kafka-consumer-groups --delete --group {group}`), run \
-             `sluice topics create`, and start again",
-            raw.high, lane.topic
-        )));
-    }
-    match raw.committed {
-        Some(committed) if journal.high == 0 && committed > raw.low => Err(Refusal(format!(
-            "group {group} has committed offset {committed} for {lane}, but the journal \
-             {dedup}[{partition}] is empty: it was lost, and duplicates of what was processed could not be \
-             recognised. Restore the topic from a backup, or process everything that {} still holds \
-             once more as new: stop the processors, run `kafka-consumer-groups --group {group} \
-             --delete-offsets --topic {}` and start again",
-            lane.topic, lane.topic
-        ))),
-        None if through > 0 => Err(Refusal(format!(
-            "the journal {dedup}[{partition}] has seen {lane} up to offset {through}, but group \
-             {group} has no committed offset for it: the offsets expired or were deleted. Stop the \
-             processors and set them: `kafka-consumer-groups --group {group} --topic {}:{partition} \
-             --reset-offsets --to-offset {through} --execute` goes on where it stopped, \
-             `--to-earliest` replays",
-            lane.topic
-        ))),
-        _ => Ok(()),
     }
 }

@@ -125,6 +125,7 @@ fn options(
         journal: Some(topics.dedup().to_owned()),
         transaction_timeout: processor.transaction_timeout,
         session_timeout: processor.session_timeout,
+        broker_clock: false,
         machine: MachineSettings {
             max_batch: processor.max_batch as usize,
             max_batch_time: millis(processor.max_batch_time),
@@ -219,10 +220,10 @@ impl Host<ProcessorLogic<MemoryIndex>> for ProcessorHost {
                         }
                         match step.process(&mut event, &raw).await {
                             Ok(more) => extras.extend(more),
-                            Err(failure) => return Answer::Steps(Err(failure)),
+                            Err(failure) => return Answer::Steps(Box::new(Err(failure))),
                         }
                     }
-                    Answer::Steps(Ok((event, extras)))
+                    Answer::Steps(Box::new(Ok((event, extras))))
                 }
             }
         })

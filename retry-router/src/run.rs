@@ -70,6 +70,7 @@ pub async fn run(config: Arc<Config>, health: Health, shutdown: Shutdown) -> any
                 journal: None,
                 transaction_timeout: retry.transaction_timeout,
                 session_timeout: retry.session_timeout,
+                broker_clock: true,
                 machine: MachineSettings {
                     max_batch: retry.max_batch as usize,
                     max_batch_time: i64::try_from(retry.max_batch_time.as_millis()).unwrap_or(0),

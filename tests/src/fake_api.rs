@@ -1,117 +1,101 @@
-//! A provider's API on the loopback, for hydration: what it answers is written beforehand for each
-//! object, and it remembers when each question came.
+//! A provider's API on loopback whose answers a test writes, per object.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use axum::{
     Router,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 
-use crate::now_ms;
+use crate::send::now_ms;
 
-/// One answer of the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answer {
+/// One answer.
+#[derive(Debug, Clone)]
+pub struct Reply {
     /// HTTP status.
     pub status: u16,
-    /// Value of `Retry-After`, seconds.
-    pub retry_after: Option<u32>,
-    /// How long the answer is held back.
+    /// Wait before it is given.
     pub delay: Duration,
-    /// Body.
-    pub body: String,
+    /// `Retry-After`, if any.
+    pub retry_after: Option<String>,
+    /// Body; by default a small JSON object that names the id.
+    pub body: Option<String>,
 }
 
-impl Answer {
-    /// An answer at once, without a body worth reading.
-    pub fn status(status: u16) -> Self {
-        Self { status, retry_after: None, delay: Duration::ZERO, body: "{}".to_owned() }
-    }
-
-    /// 200 with this body.
-    pub fn found(body: impl Into<String>) -> Self {
-        Self { body: body.into(), ..Self::status(200) }
+impl Reply {
+    /// A plain answer.
+    pub fn status(status: u16) -> Reply {
+        Reply { status, delay: Duration::ZERO, retry_after: None, body: None }
     }
 }
 
-/// One question the API was asked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// One call that came in.
+#[derive(Debug, Clone)]
 pub struct Call {
-    /// When it came, ms since 1970.
+    /// The id asked for.
+    pub id: String,
+    /// When, in ms since the epoch.
     pub at: i64,
-    /// The `Authorization` header.
+    /// The request's `Authorization`.
     pub authorization: Option<String>,
-    /// What was answered.
-    pub status: u16,
+    /// The request's `traceparent`.
+    pub traceparent: Option<String>,
 }
 
 #[derive(Debug, Default)]
 struct Script {
-    answers: Vec<Answer>,
+    replies: HashMap<String, Vec<Reply>>,
     calls: Vec<Call>,
 }
 
-#[derive(Debug, Clone, Default)]
-struct Scripts(Arc<Mutex<HashMap<String, Script>>>);
-
-impl Scripts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Script>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The API; it ends with this value.
+/// The API; ends when dropped.
 #[derive(Debug)]
 pub struct FakeApi {
-    base: String,
-    scripts: Scripts,
+    port: u16,
+    script: Arc<Mutex<Script>>,
     server: JoinHandle<()>,
 }
 
 impl FakeApi {
-    /// Starts an API that knows no object: every question is answered 404.
-    ///
-    /// # Errors
-    /// No port is free.
-    pub async fn start() -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
-        let base = format!("http://{}", listener.local_addr()?);
-        let scripts = Scripts::default();
-        let router =
-            Router::new().route("/objects/{id}", get(answer)).with_state(scripts.clone());
+    /// Starts it. An id without a script is answered with 200.
+    pub async fn start() -> FakeApi {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let script = Arc::new(Mutex::new(Script::default()));
+        let router = Router::new().route("/objects/{id}", get(answer)).with_state(script.clone());
         let server = tokio::spawn(async move {
-            // It ends with the runtime or the abort of its owner; a test then has no more questions.
-            let _ = axum::serve(listener, router).await;
+            axum::serve(listener, router).await.expect("serving");
         });
-        Ok(Self { base, scripts, server })
+        FakeApi { port, script, server }
     }
 
-    /// The URL for `[source.hydrate]`, with the placeholder for the object.
-    pub fn url(&self) -> String {
-        format!("{}/objects/{{object_id}}", self.base)
+    /// The `hydrate.url` that asks it by object id.
+    pub fn by_object(&self) -> String {
+        format!("http://127.0.0.1:{}/objects/{{object_id}}", self.port)
     }
 
-    /// What is answered for an object, in order; the last answer repeats. Replaces what was said before,
-    /// and keeps the calls.
-    pub fn script(&self, object: &str, answers: impl IntoIterator<Item = Answer>) {
-        let mut scripts = self.scripts.lock();
-        let script = scripts.entry(object.to_owned()).or_default();
-        script.answers = answers.into_iter().collect();
-        script.answers.reverse();
+    /// The `hydrate.url` that asks it by event id.
+    pub fn by_event(&self) -> String {
+        format!("http://127.0.0.1:{}/objects/{{event_id}}", self.port)
     }
 
-    /// Every question about an object so far.
-    pub fn calls(&self, object: &str) -> Vec<Call> {
-        self.scripts.lock().get(object).map_or_else(Vec::new, |script| script.calls.clone())
+    /// Answers for an id, one per call; the last one stays.
+    pub fn script(&self, id: &str, replies: Vec<Reply>) {
+        assert!(!replies.is_empty(), "a script has answers");
+        self.script.lock().unwrap().replies.insert(id.to_owned(), replies);
+    }
+
+    /// The calls so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.script.lock().unwrap().calls.clone()
     }
 }
 
@@ -121,26 +105,33 @@ impl Drop for FakeApi {
     }
 }
 
-async fn answer(State(scripts): State<Scripts>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    let authorization = headers.get(header::AUTHORIZATION);
-    let authorization = authorization.and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let answer = {
-        let mut scripts = scripts.lock();
-        let script = scripts.entry(id).or_default();
-        let answer = match script.answers.as_slice() {
-            [] => Answer::status(404),
-            [last] => last.clone(),
-            _ => script.answers.pop().unwrap_or_else(|| Answer::status(404)),
-        };
-        script.calls.push(Call { at: now_ms(), authorization, status: answer.status });
-        answer
+async fn answer(
+    State(script): State<Arc<Mutex<Script>>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let header =
+        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let reply = {
+        let mut script = script.lock().unwrap();
+        script.calls.push(Call {
+            id: id.clone(),
+            at: now_ms(),
+            authorization: header("authorization"),
+            traceparent: header("traceparent"),
+        });
+        match script.replies.get_mut(&id) {
+            None => Reply::status(200),
+            Some(replies) if replies.len() > 1 => replies.remove(0),
+            Some(replies) => replies[0].clone(),
+        }
     };
-    // The delay is what is scripted: a slow API, not a wait for anything here.
-    tokio::time::sleep(answer.delay).await;
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = (status, answer.body).into_response();
-    if let Some(seconds) = answer.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    tokio::time::sleep(reply.delay).await;
+    let status = StatusCode::from_u16(reply.status).expect("a status");
+    let body = reply.body.unwrap_or_else(|| format!("{{\"id\":\"{id}\",\"fetched\":true}}"));
+    let mut response = (status, body).into_response();
+    if let Some(after) = reply.retry_after {
+        response.headers_mut().insert("retry-after", after.parse().expect("a header value"));
     }
     response
 }

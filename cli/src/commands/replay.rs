@@ -4,9 +4,10 @@
 //! original comes out again, marked as a replay, and duplicates stay dropped. Offsets are only ever
 //! moved back: moving one forward would skip events that were never processed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use clap::Subcommand;
+use indicatif::ProgressBar;
 use serde::Serialize;
 use serde_json::json;
 use sluice_kafka::{
@@ -14,7 +15,8 @@ use sluice_kafka::{
     client::ClientError,
     inspect::{Isolation, Reader},
 };
-use tokio::task::spawn_blocking;
+use sluice_service::config::parse_duration;
+use tokio::{task::spawn_blocking, time::Instant};
 
 use crate::{
     context::Context,
@@ -22,6 +24,9 @@ use crate::{
     output::{confirm, note, number, spinner},
     when,
 };
+
+/// How often the group is looked at while waiting for it to be empty.
+const GROUP_STEP: Duration = Duration::from_millis(500);
 
 const PLAN_HELP: &str = "\
 Examples:
@@ -34,10 +39,11 @@ Shows, for each partition, how many records would be read again; changes nothing
 const APPLY_HELP: &str = "\
 Examples:
   sluice replay apply --from 2h
-  sluice replay apply --from earliest --yes
+  sluice replay apply --from earliest --wait 60s --yes
 
 Stop every processor first: while the group has members nothing is changed (exit status 3). A member
-that was killed counts until its session time-out is over. Start the processors again afterwards.
+that has stopped still counts until its session time-out (processor.session_timeout) is over, so that a
+restart is not a rebalance; --wait waits for that. Start the processors again afterwards.
 
 Every original in the range is processed and emitted once more with replay = true; duplicates stay
 dropped. It is exactly what kafka-consumer-groups --reset-offsets does, and the equivalent command is
@@ -57,6 +63,9 @@ pub enum Command {
         /// Do not ask
         #[arg(long)]
         yes: bool,
+        /// Wait at most this long for the group to be empty, instead of refusing at once
+        #[arg(long, default_value = "0s", value_name = "TIME", value_parser = parse_duration)]
+        wait: Duration,
     },
 }
 
@@ -128,7 +137,8 @@ struct Row {
 /// An offset that would skip events, that is not kept any more, or of a partition that is not there.
 fn plan(goal: &Goal, facts: &[Facts]) -> Result<Vec<Row>, Refused> {
     if let Goal::Offsets(offsets) = goal
-        && let Some(unknown) = offsets.keys().find(|p| facts.iter().all(|known| known.partition != **p))
+        && let Some(unknown) =
+            offsets.keys().find(|p| facts.iter().all(|known| known.partition != **p))
     {
         let last = facts.len().saturating_sub(1);
         return Err(Refused(format!("there is no partition {unknown}; there are 0 to {last}")));
@@ -171,7 +181,7 @@ fn row(goal: &Goal, facts: &Facts) -> Result<Row, Refused> {
 pub async fn run(context: &Context, command: Command) -> anyhow::Result<Outcome> {
     let (target, apply) = match command {
         Command::Plan(target) => (target, None),
-        Command::Apply { target, yes } => (target, Some(yes)),
+        Command::Apply { target, yes, wait } => (target, Some((yes, wait))),
     };
     let goal = target.goal()?;
     let settings = context.kafka()?;
@@ -180,19 +190,29 @@ pub async fn run(context: &Context, command: Command) -> anyhow::Result<Outcome>
     let topic = context.topics()?.raw().to_owned();
 
     let progress = spinner("reading offsets");
+    let limit = apply.map_or(Duration::ZERO, |(_, wait)| wait);
+    let state = wait_until_empty(&admin, &group, limit, &progress).await?;
+    // After the wait: a member that is stopping may still commit.
     let facts = spawn_blocking({
         let (group, topic, goal) = (group.clone(), topic.clone(), goal.clone());
         let reader = Reader::new(&settings, Isolation::ReadCommitted)?;
         move || facts(&reader, &group, &topic, &goal)
     })
     .await??;
-    let state = admin.consumer_group_state(&group).await?;
     progress.finish_and_clear();
 
     let rows = plan(&goal, &facts)?;
-    let commands = equivalent(&context.config.kafka.bootstrap_servers, &group, &topic, &goal, &rows);
-    let report = Report { context, group: &group, topic: &topic, state: &state, rows: &rows, commands: &commands };
-    let Some(yes) = apply else {
+    let commands =
+        equivalent(&context.config.kafka.bootstrap_servers, &group, &topic, &goal, &rows);
+    let report = Report {
+        context,
+        group: &group,
+        topic: &topic,
+        state: &state,
+        rows: &rows,
+        commands: &commands,
+    };
+    let Some((yes, _)) = apply else {
         report.print(false)?;
         return Ok(Outcome::Done);
     };
@@ -212,11 +232,34 @@ pub async fn run(context: &Context, command: Command) -> anyhow::Result<Outcome>
     }
     report.print(again > 0)?;
     if again > 0 {
-        note("Start the processors again: they process these records once more, marked as a replay.");
+        note(
+            "Start the processors again: they process these records once more, marked as a replay.",
+        );
     } else {
         note("There is nothing to process again; nothing was changed.");
     }
     Ok(Outcome::Done)
+}
+
+/// The group's state once it is empty, or when `limit` is over.
+async fn wait_until_empty(
+    admin: &Admin,
+    group: &str,
+    limit: Duration,
+    progress: &ProgressBar,
+) -> anyhow::Result<GroupState> {
+    let deadline = Instant::now() + limit;
+    loop {
+        let state = admin.consumer_group_state(group).await?;
+        if state.members.is_empty() || Instant::now() >= deadline {
+            return Ok(state);
+        }
+        progress.set_message(format!(
+            "waiting for {} member(s) of {group} to be gone",
+            state.members.len()
+        ));
+        tokio::time::sleep_until(deadline.min(Instant::now() + GROUP_STEP)).await;
+    }
 }
 
 fn facts(reader: &Reader, group: &str, topic: &str, goal: &Goal) -> anyhow::Result<Vec<Facts>> {
@@ -226,21 +269,20 @@ fn facts(reader: &Reader, group: &str, topic: &str, goal: &Goal) -> anyhow::Resu
         Goal::Time(time_ms) => reader.offsets_for_time(topic, *time_ms)?.into_iter().collect(),
         Goal::Earliest | Goal::Offsets(_) => BTreeMap::new(),
     };
-    let facts = watermarks.into_iter().zip(committed).map(|((partition, low, end), committed)| Facts {
-        partition,
-        low,
-        end,
-        committed,
-        by_time: by_time.get(&partition).copied(),
+    let facts = watermarks.into_iter().zip(committed).map(|((partition, low, end), committed)| {
+        Facts { partition, low, end, committed, by_time: by_time.get(&partition).copied() }
     });
     Ok(facts.collect())
 }
 
 fn refused_for_members(group: &str, state: &GroupState) -> Refused {
-    let names: Vec<String> =
-        state.members.iter().map(|member| format!("{} at {}", member.client_id, member.host)).collect();
+    let names: Vec<String> = state
+        .members
+        .iter()
+        .map(|member| format!("{} at {}", member.client_id, member.host))
+        .collect();
     Refused(format!(
-        "the group {group} is in use ({}): {}. Stop every processor and try again; one that was killed counts until its session time-out is over. Nothing was changed",
+        "the group {group} is in use ({}): {}. Stop every processor and try again, with --wait 60s: one that has stopped counts until its session time-out is over. Nothing was changed",
         state.state,
         names.join(", ")
     ))
@@ -253,7 +295,10 @@ fn consent(yes: bool, again: i64) -> anyhow::Result<()> {
     match confirm(&format!("Process up to {again} records again?"))? {
         Some(true) => Ok(()),
         Some(false) => Err(Refused("nothing was changed".to_owned()).into()),
-        None => Err(Usage(format!("up to {again} records would be processed again; pass --yes to do it")).into()),
+        None => Err(Usage(format!(
+            "up to {again} records would be processed again; pass --yes to do it"
+        ))
+        .into()),
     }
 }
 
@@ -267,13 +312,22 @@ fn equivalent(bootstrap: &str, group: &str, topic: &str, goal: &Goal, rows: &[Ro
     match goal {
         Goal::Earliest => vec![command(topic, "--to-earliest")],
         // Kafka's tool moves forward too; where the group lags behind the time, the offset is given.
-        Goal::Time(time_ms) if rows.iter().all(|row| row.target < row.committed || row.committed == Some(row.end)) => {
-            vec![command(topic, &format!("--to-datetime {}", when::format_for_kafka_tools(*time_ms)))]
+        Goal::Time(time_ms)
+            if rows
+                .iter()
+                .all(|row| row.target < row.committed || row.committed == Some(row.end)) =>
+        {
+            vec![command(
+                topic,
+                &format!("--to-datetime {}", when::format_for_kafka_tools(*time_ms)),
+            )]
         }
         Goal::Time(_) | Goal::Offsets(_) => rows
             .iter()
             .filter_map(|row| Some((row.partition, row.target?)))
-            .map(|(partition, offset)| command(&format!("{topic}:{partition}"), &format!("--to-offset {offset}")))
+            .map(|(partition, offset)| {
+                command(&format!("{topic}:{partition}"), &format!("--to-offset {offset}"))
+            })
             .collect(),
     }
 }
@@ -298,7 +352,8 @@ impl Report<'_> {
             }))?;
             return Ok(());
         }
-        let dash = |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
+        let dash =
+            |value: Option<i64>| value.map_or_else(|| "-".to_owned(), |value| value.to_string());
         let table = rows
             .iter()
             .map(|row| {
@@ -353,7 +408,11 @@ mod tests {
 
     #[test]
     fn a_time_never_moves_a_group_that_lags_behind_it_forward() {
-        let all = [facts(0, Some(900), Some(600)), facts(1, Some(300), Some(600)), facts(2, None, Some(600))];
+        let all = [
+            facts(0, Some(900), Some(600)),
+            facts(1, Some(300), Some(600)),
+            facts(2, None, Some(600)),
+        ];
         assert_eq!(targets(&Goal::Time(7), &all), [(Some(600), 300), (Some(300), 0), (None, 0)]);
     }
 
@@ -368,7 +427,9 @@ mod tests {
     fn offsets_that_would_skip_events_are_refused() {
         let all = [facts(0, Some(900), None)];
         let refused = |partition, offset| {
-            plan(&Goal::Offsets(BTreeMap::from([(partition, offset)])), &all).unwrap_err().to_string()
+            plan(&Goal::Offsets(BTreeMap::from([(partition, offset)])), &all)
+                .unwrap_err()
+                .to_string()
         };
         assert!(refused(0, 901).contains("1 events would be skipped"));
         assert!(refused(0, 99).contains("not kept any more"));
@@ -381,12 +442,13 @@ mod tests {
     #[test]
     fn the_equivalent_command_is_kafkas_own() {
         let all = [facts(0, Some(900), Some(600))];
-        let commands = |goal: &Goal| {
-            equivalent("b:9092", "g", "t", goal, &plan(goal, &all).unwrap())
-        };
+        let commands =
+            |goal: &Goal| equivalent("b:9092", "g", "t", goal, &plan(goal, &all).unwrap());
         assert_eq!(
             commands(&Goal::Earliest),
-            ["kafka-consumer-groups.sh --bootstrap-server b:9092 --group g --topic t --reset-offsets --to-earliest --execute"]
+            [
+                "kafka-consumer-groups.sh --bootstrap-server b:9092 --group g --topic t --reset-offsets --to-earliest --execute"
+            ]
         );
         assert!(commands(&Goal::Time(0))[0].contains("--to-datetime 1970-01-01T00:00:00.000 "));
         let offsets = commands(&Goal::Offsets(BTreeMap::from([(0, 250)])));

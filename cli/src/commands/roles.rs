@@ -58,8 +58,10 @@ pub const RETRY_ROUTER_HELP: &str = role_help!(
     "SLUICE__RETRY__WORKERS=2 sluice retry-router"
 );
 /// After the help of `all`.
-pub const ALL_HELP: &str =
-    role_help!("sluice all --config /etc/sluice.toml", "sluice topics create && sluice schemas register && sluice all");
+pub const ALL_HELP: &str = role_help!(
+    "sluice all --config /etc/sluice.toml",
+    "sluice topics create && sluice schemas register && sluice all"
+);
 
 /// A role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +129,9 @@ pub async fn management(
 ) -> anyhow::Result<(SocketAddr, JoinHandle<()>)> {
     let listen = config.management.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
-        format!("the management port cannot listen on {listen}; set management.listen to a free address")
+        format!(
+            "the management port cannot listen on {listen}; set management.listen to a free address"
+        )
     })?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(serve_management(listener, health.clone(), metrics));
@@ -163,7 +167,9 @@ impl Running {
                         (Role::Gateway, None) => {
                             Gateway::bind(&config, &health).await?.serve(shutdown).await
                         }
-                        (Role::Processor, _) => sluice_processor::run(config, health, shutdown).await,
+                        (Role::Processor, _) => {
+                            sluice_processor::run(config, health, shutdown).await
+                        }
                         (Role::RetryRouter, _) => {
                             sluice_retry_router::run(config, health, shutdown).await
                         }

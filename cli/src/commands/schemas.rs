@@ -53,7 +53,9 @@ pub async fn run(context: &Context, command: Command) -> anyhow::Result<Outcome>
     let missing = found.iter().any(|row| !matches!(row.state, SubjectState::Registered(_)));
     print(context, &found)?;
     if missing && !context.output.is_json() {
-        context.output.line("run `sluice schemas register` before the roles of this version start")?;
+        context
+            .output
+            .line("run `sluice schemas register` before the roles of this version start")?;
     }
     Ok(if missing { Outcome::Differences } else { Outcome::Done })
 }

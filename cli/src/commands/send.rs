@@ -97,13 +97,20 @@ enum Kind {
 
 /// The requests in order: kind, and which event by its number. Extra requests are spread evenly, and
 /// each repeats one of the events sent before it.
-fn plan(count: u64, duplicates: f64, tampered: f64, seed: u64) -> impl Iterator<Item = (Kind, u64)> {
+fn plan(
+    count: u64,
+    duplicates: f64,
+    tampered: f64,
+    seed: u64,
+) -> impl Iterator<Item = (Kind, u64)> {
     let due = |index: u64, percent: f64| {
         let upto = |events: u64| (events as f64 * percent / 100.0 + 1e-9).floor() as u64;
         upto(index + 1) - upto(index)
     };
     (0..count).flat_map(move |index| {
-        let earlier = move |nth: u64| mix(seed ^ mix(index.wrapping_mul(1009).wrapping_add(nth))) % (index + 1);
+        let earlier = move |nth: u64| {
+            mix(seed ^ mix(index.wrapping_mul(1009).wrapping_add(nth))) % (index + 1)
+        };
         let again = (0..due(index, duplicates)).map(move |nth| (Kind::Duplicate, earlier(nth)));
         let forged = (0..due(index, tampered)).map(move |nth| (Kind::Tampered, earlier(!nth)));
         std::iter::once((Kind::Event, index)).chain(again).chain(forged)
@@ -251,7 +258,11 @@ impl Sender {
         let sample = self.source.sample(&spec);
         sample.ok_or_else(|| {
             let provider = self.source.info().name;
-            Usage(format!("only {provider} itself can sign requests of source `{}`", self.source.name())).into()
+            Usage(format!(
+                "only {provider} itself can sign requests of source `{}`",
+                self.source.name()
+            ))
+            .into()
         })
     }
 
@@ -302,7 +313,10 @@ impl Sender {
 fn reason(body: &[u8]) -> String {
     match serde_json::from_slice::<Problem>(body) {
         Ok(Problem { title: Some(title), detail: Some(detail) }) => format!("{title}: {detail}"),
-        Ok(Problem { title: Some(text), detail: None } | Problem { title: None, detail: Some(text) }) => text,
+        Ok(
+            Problem { title: Some(text), detail: None }
+            | Problem { title: None, detail: Some(text) },
+        ) => text,
         _ => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
     }
 }
@@ -355,7 +369,8 @@ impl Summary {
             self.wrong += 1;
             if self.first_error.is_none() {
                 let status = entry.status.map_or_else(String::new, |status| format!("{status} "));
-                let error = entry.error.as_deref().unwrap_or("accepted although it was tampered with");
+                let error =
+                    entry.error.as_deref().unwrap_or("accepted although it was tampered with");
                 self.first_error = Some(format!("{status}{error}"));
             }
         }
@@ -368,7 +383,10 @@ impl Summary {
         self.latencies.sort_by(f64::total_cmp);
         let quantile = |q: f64| {
             let at = (self.latencies.len() as f64 * q) as usize;
-            self.latencies.get(at.min(self.latencies.len().saturating_sub(1))).copied().unwrap_or(0.0)
+            self.latencies
+                .get(at.min(self.latencies.len().saturating_sub(1)))
+                .copied()
+                .unwrap_or(0.0)
         };
         let seconds = elapsed.as_secs_f64().max(1e-6);
         note(&format!(
@@ -407,7 +425,11 @@ mod tests {
                 _ => assert!(*index <= newest),
             }
         }
-        assert_eq!(requests, plan(200, 10.0, 2.5, 7).collect::<Vec<_>>(), "a function of its arguments");
+        assert_eq!(
+            requests,
+            plan(200, 10.0, 2.5, 7).collect::<Vec<_>>(),
+            "a function of its arguments"
+        );
         assert_eq!(plan(3, 100.0, 0.0, 1).count(), 6);
         assert_eq!(plan(3, 0.0, 0.0, 1).count(), 3);
     }

@@ -129,7 +129,8 @@ async fn gather(context: &Context, ports: &[Url]) -> anyhow::Result<Status> {
     let settings = context.kafka()?;
     let topics = context.topics()?;
     let admin = Admin::connect(&settings)?;
-    let (processor, retry) = (context.config.processor.group.clone(), context.config.retry.group.clone());
+    let (processor, retry) =
+        (context.config.processor.group.clone(), context.config.retry.group.clone());
     let processor_state = admin.consumer_group_state(&processor).await?;
     let retry_state = admin.consumer_group_state(&retry).await?;
 
@@ -175,9 +176,8 @@ async fn gather(context: &Context, ports: &[Url]) -> anyhow::Result<Status> {
 }
 
 async fn ask(port: &Url) -> anyhow::Result<Ready> {
-    let url = port
-        .join("/readyz")
-        .map_err(|error| Usage(format!("--management-url {port}: {error}")))?;
+    let url =
+        port.join("/readyz").map_err(|error| Usage(format!("--management-url {port}: {error}")))?;
     let client = reqwest::Client::builder()
         .timeout(READY_LIMIT)
         .no_proxy()
@@ -190,14 +190,20 @@ async fn ask(port: &Url) -> anyhow::Result<Ready> {
     };
     let url = port.to_string();
     Ok(match answer.await {
-        Ok((ready, mut body)) => Ready { url, ready, components: body["components"].take(), error: None },
-        Err(error) => Ready { url, ready: false, components: Value::Null, error: Some(format!("{error:#}")) },
+        Ok((ready, mut body)) => {
+            Ready { url, ready, components: body["components"].take(), error: None }
+        }
+        Err(error) => {
+            Ready { url, ready: false, components: Value::Null, error: Some(format!("{error:#}")) }
+        }
     })
 }
 
 fn print(context: &Context, status: &Status) -> anyhow::Result<()> {
     let output = context.output;
-    let lag = |records: u64, exact: bool| if exact { records.to_string() } else { format!("≤ {records}") };
+    let lag = |records: u64, exact: bool| {
+        if exact { records.to_string() } else { format!("≤ {records}") }
+    };
     let mut rows = Vec::new();
     for topic in &status.processor.topics {
         for partition in &topic.partitions {

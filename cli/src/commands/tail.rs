@@ -1,10 +1,6 @@
 //! `sluice tail`: the decoded records of a topic.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    ops::ControlFlow,
-};
+use std::{collections::BTreeMap, io, ops::ControlFlow};
 
 use serde_json::Value;
 use sluice_kafka::{
@@ -86,7 +82,8 @@ fn print_records(
     let mut printed = 0;
     let mut failure = None;
     reader.read_range(topic, &start, end, |record| {
-        let wanted = args.key.as_ref().is_none_or(|key| record.key.as_deref() == Some(key.as_bytes()));
+        let wanted =
+            args.key.as_ref().is_none_or(|key| record.key.as_deref() == Some(key.as_bytes()));
         if !wanted {
             return ControlFlow::Continue(());
         }
@@ -123,7 +120,8 @@ fn print_human(output: Output, record: &OwnedRecord, shown: &Value) -> io::Resul
         Value::Null => "no key".to_owned(),
         key => format!("key {}", plain(key)),
     };
-    let mut text = format!("{}[{}]@{}  {time}  {key}\n", record.topic, record.partition, record.offset);
+    let mut text =
+        format!("{}[{}]@{}  {time}  {key}\n", record.topic, record.partition, record.offset);
     if let Value::Object(headers) = &shown["headers"] {
         for (name, value) in headers {
             text.push_str(&format!("  {name}: {}\n", plain(value)));
@@ -168,14 +166,19 @@ pub fn start_of(text: &str) -> anyhow::Result<Start> {
 /// The same start on one partition alone.
 fn only(reader: &Reader, topic: &str, start: &Start, partition: i32) -> anyhow::Result<Start> {
     let offsets: Vec<(i32, i64)> = match start {
-        Start::Earliest => reader.watermarks(topic)?.into_iter().map(|(p, low, _)| (p, low)).collect(),
+        Start::Earliest => {
+            reader.watermarks(topic)?.into_iter().map(|(p, low, _)| (p, low)).collect()
+        }
         Start::Latest => reader.last_stable_offsets(topic)?,
         Start::Time(time) => reader.offsets_for_time(topic, *time)?,
         Start::Offsets(offsets) => offsets.iter().map(|(p, offset)| (*p, *offset)).collect(),
     };
     let found = offsets.iter().find(|(p, _)| *p == partition);
     let (_, offset) = found.ok_or_else(|| {
-        Usage(format!("{topic} has no partition {partition}; it has 0 to {}", offsets.len().saturating_sub(1)))
+        Usage(format!(
+            "{topic} has no partition {partition}; it has 0 to {}",
+            offsets.len().saturating_sub(1)
+        ))
     })?;
     Ok(Start::Offsets(BTreeMap::from([(partition, *offset)])))
 }

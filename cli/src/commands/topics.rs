@@ -104,7 +104,8 @@ fn print(
             ]
         })
         .collect();
-    output.table(&[text("TOPIC"), number("PARTITIONS"), number("REPLICAS"), text("STATE")], rows)?;
+    output
+        .table(&[text("TOPIC"), number("PARTITIONS"), number("REPLICAS"), text("STATE")], rows)?;
     for difference in differences {
         let weight = match difference.severity {
             Severity::Refuse => "refused",

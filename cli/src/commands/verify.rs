@@ -122,9 +122,11 @@ fn accepted(
         format!(", signed {} ({seconds} s {side} the time it is judged by)", when::format(signed))
     });
     let (scheme, secret) = (verdict.scheme, &verdict.secret_label);
-    output.line(format!("accepted: the signature ({scheme}) was made with secret {secret}{age}"))?;
+    output
+        .line(format!("accepted: the signature ({scheme}) was made with secret {secret}{age}"))?;
     for event in &events {
-        let object = event.object_id.as_deref().map_or_else(String::new, |id| format!(", object {id}"));
+        let object =
+            event.object_id.as_deref().map_or_else(String::new, |id| format!(", object {id}"));
         let digest = if event.identified { "" } else { " (no ID found: identified by its bytes)" };
         let line = format!(
             "event {}:{} of type {}{object}{digest}",
@@ -166,7 +168,12 @@ fn rejected(
 }
 
 /// What an operator would try next, tried.
-fn explain(source: &Source, saved: &SavedRequest, rejection: &Rejection, now_ms: i64) -> Vec<String> {
+fn explain(
+    source: &Source,
+    saved: &SavedRequest,
+    rejection: &Rejection,
+    now_ms: i64,
+) -> Vec<String> {
     match rejection {
         Rejection::Stale { age_ms, .. } => vec![format!(
             "the signature itself is right; to judge the request by the time it was signed, pass --now {}",

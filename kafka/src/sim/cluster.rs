@@ -131,11 +131,7 @@ impl Cluster {
     pub fn invisible(&self, tp: &TopicPartition) -> Vec<i64> {
         let entries = self.logs.get(tp).map_or(&[][..], |log| &log.entries);
         let hidden = |entry: &Entry| matches!(entry, Entry::Data { txn: Some(txn), .. } if self.fates[*txn] != Fate::Committed);
-        (0..)
-            .zip(entries)
-            .filter(|(_, entry)| hidden(entry))
-            .map(|(offset, _)| offset)
-            .collect()
+        (0..).zip(entries).filter(|(_, entry)| hidden(entry)).map(|(offset, _)| offset).collect()
     }
 
     /// Every committed record of a partition.
@@ -204,13 +200,7 @@ impl Cluster {
         if let Some(transaction) = self.transactions.get_mut(&id) {
             transaction.partitions.insert(tp.clone());
         }
-        Ok(self.push(
-            tp,
-            Entry::Data {
-                record,
-                txn: Some(txn),
-            },
-        ))
+        Ok(self.push(tp, Entry::Data { record, txn: Some(txn) }))
     }
 
     /// TxnOffsetCommit.
@@ -238,14 +228,7 @@ impl Cluster {
             Some(transaction) if transaction.epoch != epoch => Err(Refused::Fenced),
             Some(Transaction { current: None, .. }) | None => Err(Refused::InvalidState),
             Some(_) => {
-                self.finish(
-                    id,
-                    if commit {
-                        Fate::Committed
-                    } else {
-                        Fate::Aborted
-                    },
-                );
+                self.finish(id, if commit { Fate::Committed } else { Fate::Aborted });
                 Ok(())
             }
         }
@@ -253,11 +236,7 @@ impl Cluster {
 
     /// The coordinator aborts a transaction that has been open for too long, and fences its producer.
     pub fn expire(&mut self, id: usize) {
-        if self
-            .transactions
-            .get(&id)
-            .is_some_and(|transaction| transaction.current.is_some())
-        {
+        if self.transactions.get(&id).is_some_and(|transaction| transaction.current.is_some()) {
             self.init(id);
         }
     }

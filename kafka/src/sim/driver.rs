@@ -94,10 +94,7 @@ impl<W: Workload> Harness<W> {
     fn answer_jobs(&mut self, id: usize) {
         let index = self.rng.random_range(0..self.workers[id].jobs.len());
         let (ticket, jobs) = self.workers[id].jobs.swap_remove(index);
-        let answers = jobs
-            .iter()
-            .map(|job| self.workload.answer(job, &mut self.rng))
-            .collect();
+        let answers = jobs.iter().map(|job| self.workload.answer(job, &mut self.rng)).collect();
         self.tell(id, Event::Answered { ticket, answers });
     }
 
@@ -128,14 +125,7 @@ impl<W: Workload> Harness<W> {
         }
         let group = self.snapshot(id);
         let drained = self.rng.random_bool(DRAINED);
-        self.tell(
-            id,
-            Event::Polled {
-                records,
-                group,
-                drained,
-            },
-        );
+        self.tell(id, Event::Polled { records, group, drained });
     }
 
     /// One step of opening a lane.
@@ -144,11 +134,8 @@ impl<W: Workload> Harness<W> {
         let index = self.rng.random_range(0..worker.restores.len());
         let restore = &mut worker.restores[index];
         let partition = restore.lane.partition;
-        let journal = self
-            .plan
-            .journal
-            .as_ref()
-            .map(|topic| TopicPartition::new(topic.as_str(), partition));
+        let journal =
+            self.plan.journal.as_ref().map(|topic| TopicPartition::new(topic.as_str(), partition));
         let Some(end) = restore.end else {
             // Offsets first, and stable ones: what a predecessor committed late is then below the
             // high watermark that is read after it.
@@ -181,23 +168,13 @@ impl<W: Workload> Harness<W> {
             if let Some((offset, stored)) = found {
                 let value = stored.value.clone().unwrap_or_default();
                 let records = vec![JournalRecord { offset, value }];
-                self.tell(
-                    id,
-                    Event::Journal {
-                        lane,
-                        epoch,
-                        records,
-                    },
-                );
+                self.tell(id, Event::Journal { lane, epoch, records });
             }
             return;
         }
         let restore = worker.restores.swap_remove(index);
-        let inputs = restore
-            .inputs
-            .iter()
-            .zip(&restore.committed)
-            .map(|(tp, committed)| InputFacts {
+        let inputs =
+            restore.inputs.iter().zip(&restore.committed).map(|(tp, committed)| InputFacts {
                 tp: tp.clone(),
                 committed: *committed,
                 low: 0,
@@ -208,25 +185,14 @@ impl<W: Workload> Harness<W> {
             journal: journal.map(|_| JournalFacts { high: end }),
         };
         self.note_of(id, format_args!("opens {lane}, journal read to {end}"));
-        self.tell(
-            id,
-            Event::Opened {
-                lane,
-                epoch,
-                facts: Ok(facts),
-            },
-        );
+        self.tell(id, Event::Opened { lane, epoch, facts: Ok(facts) });
     }
 
     fn act(&mut self, id: usize, action: Action<Snapshot, <W::Logic as Logic>::Job>, faulty: bool) {
         let worker = &mut self.workers[id];
         let epoch = worker.producer_epoch;
         match action {
-            Action::Open {
-                lane,
-                epoch,
-                journal_from,
-            } => {
+            Action::Open { lane, epoch, journal_from } => {
                 let inputs = worker.machine.logic().inputs(&lane);
                 worker.restores.retain(|restore| restore.lane != lane);
                 worker.restores.push(Restore {
@@ -277,26 +243,14 @@ impl<W: Workload> Harness<W> {
 
     fn produce(&mut self, id: usize, epoch: u32, outputs: Vec<Output>, faulty: bool) {
         let lost = self.fault(faulty, "produce");
-        let kept = if lost {
-            self.rng.random_range(0..=outputs.len())
-        } else {
-            outputs.len()
-        };
+        let kept = if lost { self.rng.random_range(0..=outputs.len()) } else { outputs.len() };
         let mut journal = Vec::new();
         let mut placed = Vec::new();
         for output in outputs.into_iter().take(kept) {
-            let partition = output
-                .partition
-                .unwrap_or_else(|| self.workload.partition(&output));
+            let partition = output.partition.unwrap_or_else(|| self.workload.partition(&output));
             let is_journal = self.plan.journal.as_deref() == Some(&*output.topic);
-            let tp = TopicPartition {
-                topic: output.topic,
-                partition,
-            };
-            let headers = output
-                .headers
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value));
+            let tp = TopicPartition { topic: output.topic, partition };
+            let headers = output.headers.into_iter().map(|(name, value)| (name.to_owned(), value));
             let record = Stored {
                 key: output.key,
                 value: Some(output.value),
@@ -313,10 +267,8 @@ impl<W: Workload> Harness<W> {
                 Err(refused) => return self.answer(id, "produce", Err(refused), false),
             }
         }
-        let placed: Vec<String> = placed
-            .iter()
-            .map(|(tp, offset)| format!("{tp}@{offset}"))
-            .collect();
+        let placed: Vec<String> =
+            placed.iter().map(|(tp, offset)| format!("{tp}@{offset}")).collect();
         self.note_of(id, format_args!("produces {}", placed.join(" ")));
         if lost {
             self.answer(id, "produce", Ok(()), true);
@@ -337,11 +289,7 @@ impl<W: Workload> Harness<W> {
         let answer = if !lost || self.rng.random_bool(APPLIED) {
             self.cluster.send_offsets(id, epoch, member, &offsets)
         } else {
-            self.late.push(Late {
-                id,
-                epoch,
-                request: Request::Offsets(member, offsets),
-            });
+            self.late.push(Late { id, epoch, request: Request::Offsets(member, offsets) });
             Ok(())
         };
         self.answer(id, "send_offsets", answer, lost);
@@ -349,19 +297,12 @@ impl<W: Workload> Harness<W> {
 
     fn commit(&mut self, id: usize, epoch: u32, faulty: bool) {
         let lost = self.fault(faulty, "commit");
-        let fates = if lost {
-            &[Fate::Applied, Fate::Late, Fate::Vanished][..]
-        } else {
-            &[Fate::Applied]
-        };
+        let fates =
+            if lost { &[Fate::Applied, Fate::Late, Fate::Vanished][..] } else { &[Fate::Applied] };
         let (call, answer) = match fates.choose(&mut self.rng).unwrap_or(&Fate::Applied) {
             Fate::Applied => ("commit", self.cluster.end(id, epoch, true)),
             Fate::Late => {
-                self.late.push(Late {
-                    id,
-                    epoch,
-                    request: Request::Commit,
-                });
+                self.late.push(Late { id, epoch, request: Request::Commit });
                 ("commit (which is late)", Ok(()))
             }
             Fate::Vanished => ("commit (which never arrives)", Ok(())),

@@ -32,14 +32,7 @@ impl<W: Workload> Harness<W> {
         self.count("freeze");
         self.workers[id].frozen = true;
         let expelled = self.rng.random_bool(EXPELLED);
-        self.note_of(
-            id,
-            if expelled {
-                "freezes and is expelled"
-            } else {
-                "freezes"
-            },
-        );
+        self.note_of(id, if expelled { "freezes and is expelled" } else { "freezes" });
         if expelled {
             self.expel(id);
             self.workers[id].rebalances.clear();
@@ -64,11 +57,7 @@ impl<W: Workload> Harness<W> {
         let worker = &mut self.workers[id];
         let stored = worker.stored.take().filter(|_| kept);
         let logic = self.workload.start(id, stored.as_ref());
-        let with = if stored.is_some() {
-            "with its store"
-        } else {
-            "without a store"
-        };
+        let with = if stored.is_some() { "with its store" } else { "without a store" };
         *worker = Worker {
             machine: Machine::new(logic, self.plan.settings.clone()),
             incarnation: worker.incarnation + 1,
@@ -155,9 +144,7 @@ impl<W: Workload> Harness<W> {
                 let lanes = self.plan.lanes.clone();
                 self.unassign(id, &lanes);
                 self.tell(id, Event::Revoked(lanes, None));
-                self.cluster
-                    .members
-                    .insert(id, self.workers[id].incarnation);
+                self.cluster.members.insert(id, self.workers[id].incarnation);
                 self.rebalance();
             }
         }

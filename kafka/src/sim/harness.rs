@@ -166,9 +166,7 @@ impl<W: Workload> Harness<W> {
                 return Ok(());
             }
         }
-        Err(format!(
-            "did not come to rest within {DRAIN_STEPS} steps without faults"
-        ))
+        Err(format!("did not come to rest within {DRAIN_STEPS} steps without faults"))
     }
 
     /// What happened, oldest first, at most `lines` from the end.
@@ -188,8 +186,7 @@ impl<W: Workload> Harness<W> {
     }
 
     pub(super) fn note(&mut self, what: impl std::fmt::Display) {
-        self.trace
-            .push(format!("{:>7} ms  {what}", self.now - START));
+        self.trace.push(format!("{:>7} ms  {what}", self.now - START));
     }
 
     pub(super) fn note_of(&mut self, id: usize, what: impl std::fmt::Display) {
@@ -223,9 +220,8 @@ impl<W: Workload> Harness<W> {
     }
 
     fn choose(&mut self, frozen: bool) -> Option<usize> {
-        let ids: Vec<usize> = (0..self.workers.len())
-            .filter(|id| self.workers[*id].frozen == frozen)
-            .collect();
+        let ids: Vec<usize> =
+            (0..self.workers.len()).filter(|id| self.workers[*id].frozen == frozen).collect();
         ids.choose(&mut self.rng).copied()
     }
 
@@ -256,8 +252,7 @@ impl<W: Workload> Harness<W> {
                 for id in 0..self.workers.len() {
                     self.crash(id);
                 }
-                self.workload
-                    .reset_offsets(&mut self.cluster, &mut self.rng);
+                self.workload.reset_offsets(&mut self.cluster, &mut self.rng);
             }
             Happening::Late => self.late_arrival(),
             Happening::Thaw => {
@@ -274,8 +269,7 @@ impl<W: Workload> Harness<W> {
                 }
             }
             Happening::Outside => {
-                self.workload
-                    .act(&mut self.cluster, &mut self.rng, &mut self.now, !faulty);
+                self.workload.act(&mut self.cluster, &mut self.rng, &mut self.now, !faulty);
             }
             Happening::Work => {
                 for _ in 0..self.rng.random_range(1..=BURST) {
@@ -295,14 +289,10 @@ impl<W: Workload> Harness<W> {
         let Late { id, epoch, request } = self.late.swap_remove(index);
         let (name, result) = match request {
             Request::Commit => ("commit", self.cluster.end(id, epoch, true)),
-            Request::Offsets(member, offsets) => (
-                "offsets",
-                self.cluster.send_offsets(id, epoch, member, &offsets),
-            ),
+            Request::Offsets(member, offsets) => {
+                ("offsets", self.cluster.send_offsets(id, epoch, member, &offsets))
+            }
         };
-        self.note_of(
-            id,
-            format_args!("its late {name} of epoch {epoch} arrives: {result:?}"),
-        );
+        self.note_of(id, format_args!("its late {name} of epoch {epoch} arrives: {result:?}"));
     }
 }

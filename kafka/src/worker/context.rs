@@ -24,7 +24,8 @@ pub(super) enum Rebalanced {
     Revoked(Vec<TopicPartition>),
 }
 
-type InputsOf = Box<dyn Fn(&TopicPartition) -> Vec<TopicPartition> + Send + Sync>;
+/// Inputs of the lane of a subscribed partition.
+pub(super) type InputsOf = Box<dyn Fn(&TopicPartition) -> Vec<TopicPartition> + Send + Sync>;
 
 /// Context of the worker's consumer.
 pub(super) struct WorkerContext {

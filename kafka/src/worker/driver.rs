@@ -1,7 +1,7 @@
 //! Drives a [`Machine`] with librdkafka: one thread, one consumer, one transactional producer.
 
 use super::{
-    context::{Rebalanced, WorkerContext, list},
+    context::{InputsOf, Rebalanced, WorkerContext, list},
     logic::Logic,
     machine::{Machine, MachineSettings},
     native,
@@ -33,7 +33,7 @@ const ROUND: usize = 2000;
 const ROUND_BYTES: usize = 8 << 20;
 /// Longest wait of a poll while nothing is expected.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
-/// Longest wait of a poll while a restore or a job may answer.
+/// Longest wait of a poll while a restore or a job may answer, or the group is being joined.
 const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// Restore answers in flight to the worker.
 const OPENINGS: usize = 16;
@@ -74,6 +74,9 @@ pub struct WorkerOptions {
     pub session_timeout: Duration,
     /// Bounds and pace.
     pub machine: MachineSettings,
+    /// Tell the machine the brokers' time instead of this computer's, where they differ: for roles that
+    /// wait until a time that the brokers have stamped.
+    pub broker_clock: bool,
 }
 
 /// What happened since the last report.
@@ -172,6 +175,7 @@ where
         stop,
         begun: Instant::now(),
         report: Report::default(),
+        clock_offset: 0,
     }
     .run()
 }
@@ -180,7 +184,7 @@ where
 fn lane_inputs<L: Logic>(
     logic: &L,
     options: &WorkerOptions,
-) -> Box<dyn Fn(&TopicPartition) -> Vec<TopicPartition> + Send + Sync> {
+) -> InputsOf {
     // What follows a lane has the lane's own partition number, so asking once per topic is enough.
     let topics = match &options.subscription {
         Subscription::Topics(topics) | Subscription::TopicsAndPrefix(topics, _) => topics,
@@ -269,6 +273,8 @@ struct Driver<'a, L: Logic, H> {
     stop: &'a Arc<AtomicBool>,
     begun: Instant,
     report: Report,
+    /// The brokers' clock minus ours, ms.
+    clock_offset: i64,
 }
 
 impl<L, H> Driver<'_, L, H>
@@ -307,7 +313,12 @@ where
     }
 
     fn handle(&mut self, event: Event<Snapshot, L::Answer>) {
-        self.machine.handle(event, now());
+        let now = self.now();
+        self.machine.handle(event, now);
+    }
+
+    fn now(&self) -> i64 {
+        now().saturating_add(self.clock_offset)
     }
 
     /// What other threads have answered.
@@ -333,10 +344,12 @@ where
     }
 
     fn poll(&mut self) {
-        let mut wait = if self.jobs.is_some() || !self.machine.all_open() {
+        let waiting =
+            self.jobs.is_some() || !self.machine.all_open() || self.machine.lacks_group();
+        let mut wait = if waiting {
             BUSY_WAIT
         } else {
-            let until = self.machine.wake_at().map_or(i64::MAX, |at| at.saturating_sub(now()));
+            let until = self.machine.wake_at().map_or(i64::MAX, |at| at.saturating_sub(self.now()));
             IDLE_WAIT.min(Duration::from_millis(u64::try_from(until).unwrap_or(0)))
         };
         let mut records = Vec::new();
@@ -471,7 +484,15 @@ where
         call: impl FnOnce(&TxnProducer) -> Result<Vec<(i32, i64)>, TxnError>,
     ) -> bool {
         let outcome = match &self.producer {
-            Some(producer) => self.watchdog.watch(|| call(producer)),
+            Some(producer) => {
+                let outcome = self.watchdog.watch(|| call(producer));
+                if self.options.broker_clock
+                    && let Some(offset) = producer.clock_offset()
+                {
+                    self.clock_offset = offset;
+                }
+                outcome
+            }
             None => Err(TxnError::Unknown("there is no producer".into())),
         };
         let ok = outcome.is_ok();
@@ -497,8 +518,8 @@ where
     }
 }
 
-/// Milliseconds since the epoch.
-fn now() -> i64 {
+/// Milliseconds since the epoch, by this computer's clock.
+pub(super) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,7 +1,14 @@
 //! Bookkeeping of one lane: whether it is open, and a bounded look-ahead buffer per input.
 
 use super::types::{Record, TopicPartition};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Bytes of records in one transaction, unless a single record is larger. Below the batch size of
+/// the transactional producer, so that what goes to one partition fits one produce request.
+pub(super) const MAX_BATCH_BYTES: usize = 12 << 20;
+
+/// Bytes buffered per input before it is paused.
+pub(super) const MAX_BUFFERED_BYTES: usize = 24 << 20;
 
 /// One input of a lane.
 #[derive(Debug)]
@@ -27,8 +34,9 @@ impl Input {
         }
     }
 
-    /// Takes a polled record. One from before the position is left over from an earlier assignment:
-    /// taking it would move the committed offset back.
+    /// Takes a polled record. Offsets only ever grow: one from before the position is ignored, since
+    /// taking it would move the committed offset back. (That nothing from an earlier assignment is
+    /// delivered after a later one is librdkafka's promise: its operations carry the assignment's version.)
     pub fn push(&mut self, record: Record) {
         if record.offset < self.position {
             return;
@@ -48,6 +56,19 @@ impl Input {
     pub fn unpop(&mut self, record: Record) {
         self.bytes += record.size();
         self.buffer.push_front(record);
+    }
+
+    /// Whether to stop fetching: more than `soft` records behind a head that is not due, four times as
+    /// many behind one that is.
+    pub fn is_full(&self, soft: usize, due: bool) -> bool {
+        let held = self.buffer.len();
+        held >= 4 * soft || (held >= soft && !due) || self.bytes >= MAX_BUFFERED_BYTES
+    }
+
+    /// Whether to go on fetching; well below full, so that it does not flutter.
+    pub fn has_room(&self, soft: usize, due: bool) -> bool {
+        let held = self.buffer.len();
+        (held < soft.div_ceil(2) || (due && held < soft)) && self.bytes < MAX_BUFFERED_BYTES / 2
     }
 
     pub fn clear(&mut self) {
@@ -75,4 +96,70 @@ impl Lane {
     pub fn tps(&self) -> Vec<TopicPartition> {
         self.inputs.iter().map(|input| input.tp.clone()).collect()
     }
+}
+
+/// The input of an open lane.
+pub(super) fn find<'a>(
+    lanes: &'a mut BTreeMap<TopicPartition, Lane>,
+    tp: &TopicPartition,
+) -> Option<&'a mut Input> {
+    lanes.values_mut().filter(|lane| lane.open).find_map(|lane| lane.input(tp))
+}
+
+/// What one transaction takes in.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    pub records: Vec<Record>,
+    /// Next offset per input.
+    pub offsets: BTreeMap<TopicPartition, i64>,
+    /// Lanes concerned.
+    pub lanes: Vec<TopicPartition>,
+}
+
+/// Takes at most `max` records and [`MAX_BATCH_BYTES`] from the heads that are ready. Whoever is served
+/// first may fill the batch, so `cursor` rotates lanes, and the inputs within them: new events must not
+/// starve retries that are due, nor the other way round.
+pub(super) fn take(
+    lanes: &mut BTreeMap<TopicPartition, Lane>,
+    cursor: usize,
+    max: usize,
+    ready: impl Fn(&Record) -> bool,
+) -> Taken {
+    let mut taken = Taken::default();
+    let mut bytes = 0;
+    let count = lanes.len().max(1);
+    let order: Vec<TopicPartition> =
+        lanes.keys().cycle().skip(cursor % count).take(lanes.len()).cloned().collect();
+    for tp in order {
+        let Some(lane) = lanes.get_mut(&tp).filter(|lane| lane.open) else { continue };
+        let before = taken.records.len();
+        let inputs = lane.inputs.len();
+        let mut full = false;
+        for turn in 0..inputs {
+            let input = &mut lane.inputs[(turn + cursor / count) % inputs];
+            let mut next = None;
+            while let Some(record) = input.pop() {
+                let size = record.size();
+                full = taken.records.len() >= max
+                    || (bytes + size > MAX_BATCH_BYTES && !taken.records.is_empty());
+                if full || !ready(&record) {
+                    input.unpop(record);
+                    break;
+                }
+                bytes += size;
+                next = Some(record.offset + 1);
+                taken.records.push(record);
+            }
+            if let Some(next) = next {
+                taken.offsets.insert(input.tp.clone(), next);
+            }
+        }
+        if taken.records.len() > before {
+            taken.lanes.push(tp);
+        }
+        if full {
+            break;
+        }
+    }
+    taken
 }

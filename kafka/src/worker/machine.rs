@@ -10,22 +10,15 @@
 //! ```
 //!
 //! Bounds: one batch in flight; per input at most four times `look_ahead` records or
-//! [`MAX_BUFFERED_BYTES`] before it is paused; a batch of at most `max_batch` records or
-//! [`MAX_BATCH_BYTES`].
+//! `MAX_BUFFERED_BYTES` before it is paused; a batch of at most `max_batch` records or
+//! `MAX_BATCH_BYTES`.
 
 use super::{
-    lane::{Input, Lane},
+    lane::{self, Input, Lane},
     logic::{LaneFacts, Logic, Planned},
     types::{Action, Event, ExitReason, JournalRecord, Output, Record, TopicPartition, TxnError},
 };
 use std::collections::{BTreeMap, VecDeque};
-
-/// Bytes of records in one transaction, unless a single record is larger. Below the batch size of
-/// the transactional producer, so that what goes to one partition fits one produce request.
-pub const MAX_BATCH_BYTES: usize = 12 << 20;
-
-/// Bytes buffered per input before it is paused.
-pub const MAX_BUFFERED_BYTES: usize = 24 << 20;
 
 /// Bounds and pace of a worker.
 #[derive(Debug, Clone)]
@@ -338,7 +331,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             let run = std::iter::once(first).chain(std::iter::from_fn(|| {
                 records.next_if(|record| record.tp == tp)
             }));
-            match find_input(&mut self.lanes, &tp) {
+            match lane::find(&mut self.lanes, &tp) {
                 Some(input) => run.for_each(|record| input.push(record)),
                 // Of a lane that was given up or is being opened anew: fetched again if needed.
                 None => run.for_each(drop),
@@ -353,15 +346,8 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for lane in self.lanes.values_mut().filter(|lane| lane.open) {
             for input in &mut lane.inputs {
-                let held = input.buffer.len();
-                let due = input
-                    .buffer
-                    .front()
-                    .is_none_or(|head| self.logic.ready_at(head) <= now);
-                let full =
-                    held >= 4 * soft || (held >= soft && !due) || input.bytes >= MAX_BUFFERED_BYTES;
-                let room = (held < soft.div_ceil(2) || (due && held < soft))
-                    && input.bytes < MAX_BUFFERED_BYTES / 2;
+                let due = input.buffer.front().is_none_or(|head| self.logic.ready_at(head) <= now);
+                let (full, room) = (input.is_full(soft, due), input.has_room(soft, due));
                 if full && !input.paused {
                     input.paused = true;
                     pause.push(input.tp.clone());
@@ -412,60 +398,10 @@ impl<L: Logic, G: Clone> Machine<L, G> {
     }
 
     fn take_batch(&mut self, group: G, now: i64) -> (Vec<Record>, Flight<G>) {
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        let mut flight = Flight {
-            offsets: BTreeMap::new(),
-            lanes: Vec::new(),
-            group,
-        };
-        let count = self.lanes.len();
-        let first = self.cursor % count.max(1);
+        let ready = |record: &Record| self.logic.ready_at(record) <= now;
+        let taken = lane::take(&mut self.lanes, self.cursor, self.settings.max_batch, ready);
         self.cursor = self.cursor.wrapping_add(1);
-        let order: Vec<TopicPartition> = self
-            .lanes
-            .keys()
-            .cycle()
-            .skip(first)
-            .take(count)
-            .cloned()
-            .collect();
-        'lanes: for tp in order {
-            let Some(lane) = self.lanes.get_mut(&tp).filter(|lane| lane.open) else {
-                continue;
-            };
-            let before = records.len();
-            let mut full = false;
-            // Whichever input is served first may fill the batch, so that rotates too: new events must
-            // not starve retries that are due, nor the other way round.
-            let inputs = lane.inputs.len();
-            for turn in 0..inputs {
-                let input = &mut lane.inputs[(turn + self.cursor / count.max(1)) % inputs];
-                let mut next = None;
-                while let Some(record) = input.pop() {
-                    let size = record.size();
-                    full = records.len() >= self.settings.max_batch
-                        || (bytes + size > MAX_BATCH_BYTES && !records.is_empty());
-                    if full || self.logic.ready_at(&record) > now {
-                        input.unpop(record);
-                        break;
-                    }
-                    bytes += size;
-                    next = Some(record.offset + 1);
-                    records.push(record);
-                }
-                if let Some(next) = next {
-                    flight.offsets.insert(input.tp.clone(), next);
-                }
-            }
-            if records.len() > before {
-                flight.lanes.push(tp);
-            }
-            if full {
-                break 'lanes;
-            }
-        }
-        (records, flight)
+        (taken.records, Flight { offsets: taken.offsets, lanes: taken.lanes, group })
     }
 
     fn plan(&mut self, records: Vec<Record>, flight: Flight<G>, now: i64) {
@@ -619,14 +555,4 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             .filter(|lane| lane.open)
             .flat_map(|lane| &lane.inputs)
     }
-}
-
-fn find_input<'a>(
-    lanes: &'a mut BTreeMap<TopicPartition, Lane>,
-    tp: &TopicPartition,
-) -> Option<&'a mut Input> {
-    lanes
-        .values_mut()
-        .filter(|lane| lane.open)
-        .find_map(|lane| lane.input(tp))
 }

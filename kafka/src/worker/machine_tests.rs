@@ -12,11 +12,8 @@ mod transactions;
 
 use super::*;
 
-const SETTINGS: MachineSettings = MachineSettings {
-    max_batch: 4,
-    max_batch_time: 50,
-    look_ahead: 4,
-};
+const SETTINGS: MachineSettings =
+    MachineSettings { max_batch: 4, max_batch_time: 50, look_ahead: 4 };
 
 /// A record is ready at its timestamp, and becomes one output that names it.
 #[derive(Default)]
@@ -61,9 +58,7 @@ impl Logic for Fake {
             return Err(Refusal("the journal is lost".into()));
         }
         let starts = facts.inputs.iter();
-        Ok(starts
-            .map(|input| (input.tp.clone(), input.committed.unwrap_or(0)))
-            .collect())
+        Ok(starts.map(|input| (input.tp.clone(), input.committed.unwrap_or(0))).collect())
     }
 
     fn release(&mut self, lane: &TopicPartition) {
@@ -74,11 +69,7 @@ impl Logic for Fake {
         if std::mem::take(&mut self.blocked) {
             return Planned::Blocked(records, "schema".into());
         }
-        let jobs = if self.with_jobs {
-            records.iter().map(name).collect()
-        } else {
-            Vec::new()
-        };
+        let jobs = if self.with_jobs { records.iter().map(name).collect() } else { Vec::new() };
         Planned::Ready(records, jobs)
     }
 
@@ -123,9 +114,7 @@ fn record(topic: &str, partition: i32, offset: i64) -> Record {
 }
 
 fn records(topic: &str, partition: i32, offsets: std::ops::Range<i64>) -> Vec<Record> {
-    offsets
-        .map(|offset| record(topic, partition, offset))
-        .collect()
+    offsets.map(|offset| record(topic, partition, offset)).collect()
 }
 
 /// The machine, and a clock.
@@ -136,19 +125,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
-        Bench {
-            machine: Machine::new(Fake::default(), SETTINGS),
-            now: 1000,
-        }
+        Bench { machine: Machine::new(Fake::default(), SETTINGS), now: 1000 }
     }
 
     /// A worker of generation 1 whose lanes `raw[0..lanes]` are open.
     fn open(lanes: i32) -> Bench {
         let mut bench = Bench::new();
-        bench.tell(Event::Assigned(
-            (0..lanes).map(|lane| tp("raw", lane)).collect(),
-            Some(1),
-        ));
+        bench.tell(Event::Assigned((0..lanes).map(|lane| tp("raw", lane)).collect(), Some(1)));
         bench.reopen();
         bench
     }
@@ -158,11 +141,7 @@ impl Bench {
     }
 
     fn poll(&mut self, records: Vec<Record>) {
-        self.tell(Event::Polled {
-            records,
-            group: Some(1),
-            drained: true,
-        });
+        self.tell(Event::Polled { records, group: Some(1), drained: true });
     }
 
     /// Time passes.
@@ -183,10 +162,7 @@ impl Bench {
     /// Asserts the one thing that the machine wants, and that the consumer is left alone.
     fn transacts(&mut self, action: &str) {
         assert_eq!(self.wants(), [action]);
-        assert!(
-            !self.machine.may_poll(),
-            "no poll while {action} is awaited"
-        );
+        assert!(!self.machine.may_poll(), "no poll while {action} is awaited");
     }
 
     fn done(&mut self) {
@@ -208,17 +184,9 @@ impl Bench {
     }
 
     fn opened(&mut self, lane: TopicPartition, epoch: u64) {
-        let input = |tp| InputFacts {
-            tp,
-            committed: Some(0),
-            low: 0,
-            high: 100,
-        };
+        let input = |tp| InputFacts { tp, committed: Some(0), low: 0, high: 100 };
         let inputs = vec![input(lane.clone()), input(tp("due", lane.partition))];
-        let facts = Ok(LaneFacts {
-            inputs,
-            journal: None,
-        });
+        let facts = Ok(LaneFacts { inputs, journal: None });
         self.tell(Event::Opened { lane, epoch, facts });
     }
 
@@ -241,11 +209,7 @@ impl Bench {
 }
 
 fn list<'a>(names: impl IntoIterator<Item = &'a TopicPartition>) -> String {
-    names
-        .into_iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join(" ")
+    names.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
 }
 
 fn text(action: &Action<u32, String>) -> String {
@@ -262,9 +226,7 @@ fn text(action: &Action<u32, String>) -> String {
         Action::Run { ticket, jobs } => format!("run #{ticket} {}", jobs.join(" ")),
         Action::Begin => "begin".into(),
         Action::Produce(outputs) => {
-            let values = outputs
-                .iter()
-                .map(|output| String::from_utf8_lossy(&output.value));
+            let values = outputs.iter().map(|output| String::from_utf8_lossy(&output.value));
             format!("produce {}", values.collect::<Vec<_>>().join(" "))
         }
         Action::SendOffsets(offsets, group) => {

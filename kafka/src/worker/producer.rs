@@ -6,7 +6,7 @@ use super::{
 };
 use crate::client::{ClientSettings, TransactionalOptions};
 use rdkafka::{
-    ClientContext, Message, Offset, TopicPartitionList,
+    ClientContext, Message, Offset, Timestamp, TopicPartitionList,
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Header, OwnedHeaders},
@@ -26,6 +26,8 @@ struct Deliveries {
     failed: Option<KafkaError>,
     /// Next offset per journal partition.
     journal: Vec<(i32, i64)>,
+    /// The brokers' clock minus ours, ms; see [`TxnProducer::clock_offset`].
+    clock_offset: Option<i64>,
 }
 
 /// Collects delivery reports. They are delivered by `poll`, on the worker's own thread.
@@ -49,10 +51,16 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, mark: usize) {
         match result {
-            Ok(message) if mark == JOURNAL => {
-                self.lock().journal.push((message.partition(), message.offset() + 1));
+            Ok(message) => {
+                let mut state = self.lock();
+                if mark == JOURNAL {
+                    state.journal.push((message.partition(), message.offset() + 1));
+                }
+                if let Timestamp::LogAppendTime(stamped) = message.timestamp() {
+                    let offset = stamped - super::driver::now();
+                    state.clock_offset = state.clock_offset.max(Some(offset));
+                }
             }
-            Ok(_) => {}
             Err((error, _)) => {
                 self.lock().failed.get_or_insert_with(|| error.clone());
             }
@@ -161,6 +169,13 @@ impl TxnProducer {
             Some(error) => Err(self.classify("produce", &error)),
             None => Ok(()),
         }
+    }
+
+    /// The brokers' clock minus ours, ms, as far as the last transaction tells: a record was stamped
+    /// before its acknowledgement arrived, so the brokers' clock is at least this much ahead of ours.
+    /// `None` where no topic written to is stamped by the broker.
+    pub fn clock_offset(&self) -> Option<i64> {
+        self.client.context().lock().clock_offset
     }
 
     pub fn send_offsets(

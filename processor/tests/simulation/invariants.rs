@@ -68,37 +68,18 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<Totals, Violation> {
     let (processed, failed) = outputs(world, cluster);
     let mut traces: BTreeMap<(i32, i64), Traces<'_>> = BTreeMap::new();
     for event in &processed {
-        traces
-            .entry((event.raw_partition, event.raw_offset))
-            .or_default()
-            .processed
-            .push(event);
+        traces.entry((event.raw_partition, event.raw_offset)).or_default().processed.push(event);
     }
     for event in &failed {
-        traces
-            .entry((event.raw_partition, event.raw_offset))
-            .or_default()
-            .failed
-            .push(event);
+        traces.entry((event.raw_partition, event.raw_offset)).or_default().failed.push(event);
     }
-    let dead: BTreeSet<&str> = world
-        .dlq
-        .iter()
-        .map(|letter| letter.chain_id.as_str())
-        .collect();
+    let dead: BTreeSet<&str> = world.dlq.iter().map(|letter| letter.chain_id.as_str()).collect();
     for partition in 0..PARTITIONS {
         let originals = originals(world, cluster, partition);
-        for (_, offset) in traces
-            .range((partition, 0)..(partition + 1, 0))
-            .map(|(at, _)| *at)
-        {
+        for (_, offset) in traces.range((partition, 0)..(partition + 1, 0)).map(|(at, _)| *at) {
             if !originals.contains_key(&offset) {
                 let what = "a duplicate was processed".to_owned();
-                return Err(Violation {
-                    partition,
-                    offset,
-                    what,
-                });
+                return Err(Violation { partition, offset, what });
             }
         }
         let mut latest: HashMap<&str, i64> = HashMap::new();
@@ -106,11 +87,8 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<Totals, Violation> {
             latest.extend(key.as_deref().map(|key| (key, *offset)));
         }
         for (offset, key) in &originals {
-            let resets = world
-                .resets
-                .iter()
-                .filter(|(of, to)| *of == partition && to <= offset)
-                .count();
+            let resets =
+                world.resets.iter().filter(|(of, to)| *of == partition && to <= offset).count();
             // The same key seen again after the window is a new original, and takes over a chain of
             // the old one that is still pending.
             let taken_over = key.as_deref().is_some_and(|key| latest[key] > *offset);
@@ -125,10 +103,7 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<Totals, Violation> {
         stuck(cluster, partition, &dead)?;
     }
     let replays = processed.iter().filter(|event| event.replay).count();
-    Ok(Totals {
-        outputs: processed.len(),
-        replays,
-    })
+    Ok(Totals { outputs: processed.len(), replays })
 }
 
 /// One original: first processed once, again once per reset, every chain ended.
@@ -142,14 +117,8 @@ fn judge(
     let direct = processed.iter().filter(|event| event.attempts == 1).count();
     let retried = processed.len() - direct;
     let chains = failed.iter().filter(|event| event.attempt == 1).count();
-    let first = processed
-        .iter()
-        .filter(|event| event.attempts == 1 && !event.replay)
-        .count()
-        + failed
-            .iter()
-            .filter(|event| event.attempt == 1 && !event.replay)
-            .count();
+    let first = processed.iter().filter(|event| event.attempts == 1 && !event.replay).count()
+        + failed.iter().filter(|event| event.attempt == 1 && !event.replay).count();
     if first != 1 {
         return Err(format!("the original was first processed {first} times"));
     }
@@ -160,13 +129,9 @@ fn judge(
         ));
     }
     if retried > chains {
-        return Err(format!(
-            "{chains} chains of retries ended in {retried} outputs"
-        ));
+        return Err(format!("{chains} chains of retries ended in {retried} outputs"));
     }
-    let buried = failed
-        .iter()
-        .any(|event| dead.contains(event.chain_id.as_str()));
+    let buried = failed.iter().any(|event| dead.contains(event.chain_id.as_str()));
     if processed.is_empty() && !buried && !taken_over {
         return Err("the original is lost: neither an output nor a dead letter".to_owned());
     }
@@ -177,20 +142,14 @@ fn judge(
 fn stuck(cluster: &Cluster, partition: i32, dead: &BTreeSet<&str>) -> Result<(), Violation> {
     let mut chains: HashMap<KeyHash, (ChainId, i64)> = HashMap::new();
     for (offset, stored) in cluster.read_all(&tp("dedup", partition)) {
-        for change in DedupBlock::decode(stored.value.as_deref().unwrap())
-            .unwrap()
-            .chains
-        {
+        for change in DedupBlock::decode(stored.value.as_deref().unwrap()).unwrap().chains {
             match change.chain {
                 Some(chain) => chains.insert(change.key, (chain, offset)),
                 None => chains.remove(&change.key),
             };
         }
     }
-    match chains
-        .values()
-        .find(|(chain, _)| !dead.contains(chain.to_string().as_str()))
-    {
+    match chains.values().find(|(chain, _)| !dead.contains(chain.to_string().as_str())) {
         None => Ok(()),
         Some((chain, offset)) => Err(Violation {
             partition,
@@ -203,19 +162,11 @@ fn stuck(cluster: &Cluster, partition: i32, dead: &BTreeSet<&str>) -> Result<(),
 impl Violation {
     /// The violation and all that the logs hold of the event concerned, for a reader.
     pub fn tell(&self, world: &World, cluster: &Cluster) -> String {
-        let Violation {
-            partition,
-            offset,
-            what,
-        } = self;
+        let Violation { partition, offset, what } = self;
         let mut text = format!("{what}: raw[{partition}]@{offset}\n");
         let raw = cluster.read_all(&tp("raw", *partition));
         let key_of = |value: Option<&[u8]>| {
-            world
-                .store
-                .decode::<RawWebhook>(value)
-                .ok()
-                .map(|raw| raw.event_key)
+            world.store.decode::<RawWebhook>(value).ok().map(|raw| raw.event_key)
         };
         let at = raw.iter().find(|(at, _)| at == offset);
         let Some(key) = at.and_then(|(_, stored)| key_of(stored.value.as_deref())) else {
@@ -230,21 +181,12 @@ impl Violation {
         let hash = KeyHash::of(&key);
         for (at, stored) in cluster.read_all(&tp("dedup", *partition)) {
             let block = DedupBlock::decode(stored.value.as_deref().unwrap()).unwrap();
-            for original in block
-                .originals
-                .iter()
-                .filter(|original| original.key == hash)
-            {
-                let _ = writeln!(
-                    text,
-                    "  dedup[{partition}]@{at}: original at {}",
-                    original.offset
-                );
+            for original in block.originals.iter().filter(|original| original.key == hash) {
+                let _ =
+                    writeln!(text, "  dedup[{partition}]@{at}: original at {}", original.offset);
             }
             for change in block.chains.iter().filter(|change| change.key == hash) {
-                let chain = change
-                    .chain
-                    .map_or("ended".to_owned(), |chain| chain.to_string());
+                let chain = change.chain.map_or("ended".to_owned(), |chain| chain.to_string());
                 let _ = writeln!(text, "  dedup[{partition}]@{at}: chain {chain}");
             }
         }

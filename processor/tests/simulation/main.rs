@@ -45,12 +45,7 @@ fn scenario(seed: u64, defects: Defects, apply_early: bool) -> (Plan, Setting) {
     let setting = if zombies {
         // Enough new events that originals are journalled all the time, and a window that lets each
         // of them have duplicates for the rest of the run.
-        Setting {
-            window: 1_000_000,
-            keys: 1,
-            fresh_percent: 40,
-            apply_early,
-        }
+        Setting { window: 1_000_000, keys: 1, fresh_percent: 40, apply_early }
     } else {
         Setting {
             window: [20, 400, 1_000_000][of(3, 3) as usize],
@@ -62,23 +57,13 @@ fn scenario(seed: u64, defects: Defects, apply_early: bool) -> (Plan, Setting) {
     let plan = Plan {
         seed,
         workers: if zombies { 3 } else { 1 + of(3, 5) as usize },
-        lanes: (0..PARTITIONS)
-            .map(|partition| tp("raw", partition))
-            .collect(),
+        lanes: (0..PARTITIONS).map(|partition| tp("raw", partition)).collect(),
         journal: Some("dedup".into()),
         steps: if zombies { 600 } else { 350 },
-        fault_percent: if zombies {
-            2
-        } else {
-            [25, 6, 6, 6][of(4, 2) as usize]
-        },
+        fault_percent: if zombies { 2 } else { [25, 6, 6, 6][of(4, 2) as usize] },
         pace: if zombies { Pace::ZOMBIES } else { Pace::MIXED },
         defects,
-        settings: MachineSettings {
-            max_batch: 8,
-            max_batch_time: 50,
-            look_ahead: 6,
-        },
+        settings: MachineSettings { max_batch: 8, max_batch_time: 50, look_ahead: 6 },
     };
     (plan, setting)
 }
@@ -109,10 +94,7 @@ fn run(seed: u64, defects: Defects, apply_early: bool) -> Result<Tally, String> 
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 #[test]
@@ -126,9 +108,7 @@ fn no_schedule_loses_or_repeats_an_event() {
             .collect::<Result<Vec<Tally>, String>>()
     };
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || one(thread)))
-            .collect();
+        let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
         all.into_iter()
             .flat_map(|thread| thread.join().unwrap().unwrap_or_else(|why| panic!("{why}")))
             .collect()
@@ -149,21 +129,11 @@ fn no_schedule_loses_or_repeats_an_event() {
         return;
     }
     // The run must have been a test: each kind of thing has to have happened, often.
-    for kind in [
-        "crash",
-        "freeze",
-        "rebalance",
-        "replay",
-        "produce",
-        "send_offsets",
-        "commit",
-        "abort",
-    ] {
+    for kind in
+        ["crash", "freeze", "rebalance", "replay", "produce", "send_offsets", "commit", "abort"]
+    {
         let times = faults.get(kind).copied().unwrap_or(0) as u64;
-        assert!(
-            times >= count / 20,
-            "{kind} hardly happened: {times} times in {count} seeds"
-        );
+        assert!(times >= count / 20, "{kind} hardly happened: {times} times in {count} seeds");
     }
     assert!(sum(|tally| tally.replays) > 0 && sum(|tally| tally.dead) > 0);
 }
@@ -186,33 +156,15 @@ fn it_sees_state_applied_before_the_commit_is_known() {
 
 #[test]
 fn it_sees_a_producer_reused_after_an_unknown_outcome() {
-    assert_seen(
-        Defects {
-            reuse_producer: true,
-            ..Defects::default()
-        },
-        false,
-    );
+    assert_seen(Defects { reuse_producer: true, ..Defects::default() }, false);
 }
 
 #[test]
 fn it_sees_a_restore_that_stops_at_the_last_stable_offset() {
-    assert_seen(
-        Defects {
-            restore_to_stable: true,
-            ..Defects::default()
-        },
-        false,
-    );
+    assert_seen(Defects { restore_to_stable: true, ..Defects::default() }, false);
 }
 
 #[test]
 fn it_sees_a_start_at_offsets_on_which_a_transaction_is_pending() {
-    assert_seen(
-        Defects {
-            unstable_offsets: true,
-            ..Defects::default()
-        },
-        false,
-    );
+    assert_seen(Defects { unstable_offsets: true, ..Defects::default() }, false);
 }

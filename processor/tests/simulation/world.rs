@@ -31,7 +31,7 @@ struct Half;
 
 impl Step for Half {
     fn wants(&self, event: &ProcessedEvent, _raw: &RawWebhook) -> bool {
-        event.event_id.len() % 2 == 0
+        event.event_id.len().is_multiple_of(2)
     }
     fn process<'a>(
         &'a self,
@@ -185,8 +185,7 @@ impl World {
         let id = self.keys.choose(rng).unwrap().clone();
         let event_key = format!("s:{id}");
         if rng.random_bool(0.3) {
-            self.fails
-                .insert(event_key.clone(), *[1, 2, 4, 99].choose(rng).unwrap());
+            self.fails.insert(event_key.clone(), *[1, 2, 4, 99].choose(rng).unwrap());
         }
         let raw = RawWebhook {
             event_key: event_key.clone(),
@@ -209,28 +208,16 @@ impl World {
             batch_index: 0,
             batch_size: 1,
             event_body: None,
-            verdict: Verdict {
-                scheme: "x".into(),
-                secret: "env:X".into(),
-                signed_at: None,
-            },
+            verdict: Verdict { scheme: "x".into(), secret: "env:X".into(), signed_at: None },
         };
         let garbage = rng.random_bool(0.02);
         let value = if garbage {
-            if rng.random_bool(0.5) {
-                None
-            } else {
-                Some(b"garbage".to_vec())
-            }
+            if rng.random_bool(0.5) { None } else { Some(b"garbage".to_vec()) }
         } else {
             Some(self.raw_encoder.encode(&raw).unwrap())
         };
-        let record = Stored {
-            key: Some(event_key.clone().into()),
-            value,
-            timestamp: now,
-            headers: vec![],
-        };
+        let record =
+            Stored { key: Some(event_key.clone().into()), value, timestamp: now, headers: vec![] };
         cluster.append(&tp("raw", home(&event_key)), record);
     }
 
@@ -256,10 +243,7 @@ impl World {
                 } else {
                     cluster.append(
                         &tp("due", event.raw_partition),
-                        Stored {
-                            timestamp: now,
-                            ..stored
-                        },
+                        Stored { timestamp: now, ..stored },
                     );
                 }
             }
@@ -274,12 +258,8 @@ impl World {
         // Sometimes two operators at once.
         for _ in 0..rng.random_range(1..3) {
             let value = Some(self.failed_encoder.encode(&event).unwrap());
-            let record = Stored {
-                key: event.raw_key.clone(),
-                value,
-                timestamp: now,
-                headers: vec![],
-            };
+            let record =
+                Stored { key: event.raw_key.clone(), value, timestamp: now, headers: vec![] };
             cluster.append(&tp("due", event.raw_partition), record);
         }
     }
@@ -300,17 +280,11 @@ impl Workload for World {
                 self.starts << 32,
             ),
         };
-        Subject {
-            inner,
-            apply_early: self.setting.apply_early,
-        }
+        Subject { inner, apply_early: self.setting.apply_early }
     }
 
     fn store(&mut self, logic: &Subject) -> Subject {
-        Subject {
-            inner: logic.inner.committed_state(),
-            apply_early: self.setting.apply_early,
-        }
+        Subject { inner: logic.inner.committed_state(), apply_early: self.setting.apply_early }
     }
 
     fn act(&mut self, cluster: &mut Cluster, rng: &mut StdRng, now: &mut i64, draining: bool) {
@@ -326,7 +300,7 @@ impl Workload for World {
             return Answer::Schema;
         };
         let fails = self.fails.entry(work.0.event_key.clone()).or_default();
-        Answer::Steps(if *fails > 0 {
+        Answer::Steps(Box::new(if *fails > 0 {
             *fails -= 1;
             Err(if rng.random_bool(0.1) {
                 Failure::permanent("no", "permanent")
@@ -335,7 +309,7 @@ impl Workload for World {
             })
         } else {
             Ok((work.0.clone(), vec![]))
-        })
+        }))
     }
 
     fn partition(&self, output: &Output) -> i32 {
@@ -347,10 +321,7 @@ impl Workload for World {
             let failed = tp("failed", partition);
             let position = self.failed_read.get(&partition).copied().unwrap_or(0);
             cluster.read(&failed, position).0.is_none()
-                && cluster
-                    .committed(&tp("raw", partition))
-                    .flatten()
-                    .unwrap_or(0)
+                && cluster.committed(&tp("raw", partition)).flatten().unwrap_or(0)
                     == cluster.high(&tp("raw", partition))
         })
     }
@@ -362,11 +333,7 @@ impl Workload for World {
             if let Some(Some(committed)) = cluster.committed(&raw)
                 && rng.random_bool(0.6)
             {
-                let to = if rng.random_bool(0.5) {
-                    0
-                } else {
-                    rng.random_range(0..=committed)
-                };
+                let to = if rng.random_bool(0.5) { 0 } else { rng.random_range(0..=committed) };
                 cluster.reset_offset(&raw, to);
                 self.resets.push((partition, to));
             }

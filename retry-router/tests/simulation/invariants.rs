@@ -27,11 +27,7 @@ impl Logs {
             let event: FailedEvent = world.store.decode(stored.value.as_deref()).ok()?;
             Some((event.event_key, event.attempt))
         };
-        let mut logs = Logs {
-            tiers: HashMap::new(),
-            due: HashMap::new(),
-            dead: HashMap::new(),
-        };
+        let mut logs = Logs { tiers: HashMap::new(), due: HashMap::new(), dead: HashMap::new() };
         for partition in 0..PARTITIONS {
             for label in TIERS {
                 let topic = world.tier_topic(label);
@@ -46,18 +42,11 @@ impl Logs {
             for (offset, stored) in cluster.read_all(&world.tp(world.rules.topics.due(), partition))
             {
                 let attempt = attempt(&stored).unwrap();
-                logs.due
-                    .entry(attempt)
-                    .or_default()
-                    .push((partition, offset, stored));
+                logs.due.entry(attempt).or_default().push((partition, offset, stored));
             }
             for (_, stored) in cluster.read_all(&world.tp(world.rules.topics.dlq(), partition)) {
                 let letter: DeadLetter = world.store.decode(stored.value.as_deref()).unwrap();
-                let found = (
-                    letter.found_topic,
-                    letter.found_partition,
-                    letter.found_offset,
-                );
+                let found = (letter.found_topic, letter.found_partition, letter.found_offset);
                 logs.dead.entry(found).or_default().push(letter.reason);
             }
         }
@@ -78,11 +67,7 @@ fn wanted(event: &FailedEvent) -> Result<&'static str, DeadReason> {
         let delay = Tier::parse(label).unwrap().delay().as_millis() as i64;
         delay >= last.retry_after_ms.unwrap_or(0)
     };
-    rest.iter()
-        .find(long)
-        .or(rest.last())
-        .copied()
-        .ok_or(DeadReason::Exhausted)
+    rest.iter().find(long).or(rest.last()).copied().ok_or(DeadReason::Exhausted)
 }
 
 /// The invariants, told from the final logs alone. Counts events forwarded and buried.
@@ -97,10 +82,7 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<(usize, usize), String>
                 let name = format!("{topic}[{partition}]@{offset}");
                 let dead = logs.dead.get(&(topic.clone(), partition, offset));
                 let dead = dead.map_or(&[][..], Vec::as_slice);
-                let event = world
-                    .store
-                    .decode::<FailedEvent>(stored.value.as_deref())
-                    .ok();
+                let event = world.store.decode::<FailedEvent>(stored.value.as_deref()).ok();
                 let fate = match &event {
                     None => Err(DeadReason::Undecodable),
                     Some(event) if topic == world.failed_topic() => wanted(event).map(Some),
@@ -153,11 +135,7 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<(usize, usize), String>
                         forwarded += 1;
                         // What the router itself put here is judged from its failure on, which was
                         // before.
-                        if topic == world.tier_topic(FORMER) {
-                            delay.unwrap_or(0)
-                        } else {
-                            0
-                        }
+                        if topic == world.tier_topic(FORMER) { delay.unwrap_or(0) } else { 0 }
                     }
                 };
                 let early = stored.timestamp + waits - forward.timestamp;
@@ -171,9 +149,7 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<(usize, usize), String>
     let due: usize = logs.due.values().map(Vec::len).sum();
     let dead: usize = logs.dead.values().map(Vec::len).sum();
     if (due, dead) != (forwarded, buried) {
-        return Err(format!(
-            "{due} due of {forwarded} forwarded, {dead} dead of {buried} buried"
-        ));
+        return Err(format!("{due} due of {forwarded} forwarded, {dead} dead of {buried} buried"));
     }
     Ok((forwarded, buried))
 }

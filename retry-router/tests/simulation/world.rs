@@ -79,10 +79,7 @@ pub struct World {
 }
 
 fn tiers(labels: &[&str]) -> Vec<Tier> {
-    labels
-        .iter()
-        .map(|label| Tier::parse(label).unwrap())
-        .collect()
+    labels.iter().map(|label| Tier::parse(label).unwrap()).collect()
 }
 
 impl World {
@@ -135,10 +132,7 @@ impl World {
 
     /// Every topic that the router reads, and of a tier its delay, ms.
     pub fn inputs(&self) -> Vec<(String, Option<i64>)> {
-        let mut inputs = vec![
-            (self.failed_topic(), None),
-            (self.tier_topic(NAMELESS), None),
-        ];
+        let mut inputs = vec![(self.failed_topic(), None), (self.tier_topic(NAMELESS), None)];
         for label in TIERS.into_iter().chain([FORMER]) {
             let delay = Tier::parse(label).unwrap().delay().as_millis() as i64;
             inputs.push((self.tier_topic(label), Some(delay)));
@@ -179,11 +173,7 @@ impl World {
         event.errors.push(AttemptError {
             attempt: event.attempt,
             at: now,
-            class: if permanent {
-                FailureClass::Permanent
-            } else {
-                FailureClass::Transient
-            },
+            class: if permanent { FailureClass::Permanent } else { FailureClass::Transient },
             code: "x".into(),
             message: "x".into(),
             retry_after_ms: rng.random_bool(0.2).then(|| rng.random_range(0..1200)),
@@ -214,18 +204,14 @@ impl World {
             1 | 2 => {
                 topic = self.tier_topic(FORMER);
                 if rng.random_bool(0.5) {
-                    stored
-                        .headers
-                        .push((DUE_AT.into(), (now + 200).to_string().into_bytes()));
+                    stored.headers.push((DUE_AT.into(), (now + 200).to_string().into_bytes()));
                 }
             }
             3 => {
                 let id = ABSENT_SCHEMAS + self.sent as u32;
                 let framed = [&[0], &id.to_be_bytes()[..], b"datum"].concat();
-                stored.value = [None, Some(b"garbage".to_vec()), Some(framed)]
-                    .choose(rng)
-                    .unwrap()
-                    .clone();
+                stored.value =
+                    [None, Some(b"garbage".to_vec()), Some(framed)].choose(rng).unwrap().clone();
                 topic = self.inputs().choose(rng).unwrap().0.clone();
             }
             _ => {}
@@ -245,12 +231,7 @@ impl World {
             if rng.random_bool(0.7) {
                 self.fail(&mut event, rng, now);
                 let again = self.stored(&event, now);
-                self.append(
-                    cluster,
-                    &self.failed_topic(),
-                    rng.random_range(0..PARTITIONS),
-                    again,
-                );
+                self.append(cluster, &self.failed_topic(), rng.random_range(0..PARTITIONS), again);
             }
         }
     }
@@ -261,17 +242,11 @@ impl Workload for World {
 
     fn start(&mut self, _worker: usize, _stored: Option<&Subject>) -> Subject {
         let inner = RouterLogic::new(self.rules.clone(), self.store.clone());
-        Subject {
-            inner,
-            early: self.early,
-        }
+        Subject { inner, early: self.early }
     }
 
     fn store(&mut self, logic: &Subject) -> Subject {
-        Subject {
-            inner: logic.inner.clone(),
-            early: self.early,
-        }
+        Subject { inner: logic.inner.clone(), early: self.early }
     }
 
     fn act(&mut self, cluster: &mut Cluster, rng: &mut StdRng, now: &mut i64, draining: bool) {

@@ -84,7 +84,12 @@ pub struct Args {
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Use this Kafka instead of starting one
-    #[arg(long, value_name = "BOOTSTRAP", requires = "external_registry", conflicts_with = "kafka_port")]
+    #[arg(
+        long,
+        value_name = "BOOTSTRAP",
+        requires = "external_registry",
+        conflicts_with = "kafka_port"
+    )]
     external_kafka: Option<String>,
     /// Use this schema registry (its Confluent-compatible URL) instead of starting one
     #[arg(long, value_name = "URL", conflicts_with = "registry_port")]
@@ -122,8 +127,16 @@ pub async fn run(globals: &Globals, args: Args) -> anyhow::Result<Outcome> {
         stack = start_stack(&args, &data_dir) => stack?,
         () = shutdown.requested() => return Ok(Outcome::Done),
     };
-    let outcome =
-        pipeline(&context, &args, &data_dir, &mut stack, &shutdown, ready_file, telemetry.metrics()).await;
+    let outcome = pipeline(
+        &context,
+        &args,
+        &data_dir,
+        &mut stack,
+        &shutdown,
+        ready_file,
+        telemetry.metrics(),
+    )
+    .await;
     if let Some(stack) = stack {
         note("stopping the registry and the broker …");
         stack.stop().await;
@@ -174,8 +187,11 @@ async fn pipeline(
         (None, Some(stack)) => stack.registry_url().to_owned(),
         (None, None) => config.registry.url,
     };
-    let mut context =
-        Context { config: Arc::new(config.clone()), path: context.path.clone(), output: context.output };
+    let mut context = Context {
+        config: Arc::new(config.clone()),
+        path: context.path.clone(),
+        output: context.output,
+    };
 
     tokio::select! {
         prepared = prepare(&context) => prepared?,
@@ -192,7 +208,8 @@ async fn pipeline(
     let addresses = addresses(&config);
     context.config = Arc::new(config);
 
-    let mut running = Running::start(&Role::ALL, Some(gateway), &context.config, &health, shutdown).await;
+    let mut running =
+        Running::start(&Role::ALL, Some(gateway), &context.config, &health, shutdown).await;
     let roles_health = health.clone();
     let roles = running.wait(shutdown, &roles_health, context.config.gateway.shutdown_timeout);
     let mut roles = std::pin::pin!(roles);

@@ -36,7 +36,8 @@ pub(super) fn config(base: &Config, data_dir: &Path, ephemeral: bool) -> anyhow:
     // One broker holds one copy.
     config.topics.replication_factor = 1;
     config.topics.min_insync_replicas = 1;
-    config.gateway.listen = listen(config.gateway.listen, GatewayConfig::default().listen, ephemeral);
+    config.gateway.listen =
+        listen(config.gateway.listen, GatewayConfig::default().listen, ephemeral);
     config.management.listen =
         listen(config.management.listen, ManagementConfig::default().listen, ephemeral);
     if config.processor.state_dir == ProcessorConfig::default().state_dir {
@@ -45,7 +46,28 @@ pub(super) fn config(base: &Config, data_dir: &Path, ephemeral: bool) -> anyhow:
     if config.sources.is_empty() {
         config.sources = sample_sources(data_dir)?;
     }
+    make_absolute(&mut config)?;
     Ok(config)
+}
+
+/// The file written for other commands lies elsewhere, and they may be started elsewhere.
+fn make_absolute(config: &mut Config) -> anyhow::Result<()> {
+    let here = std::env::current_dir().context("asking for the working directory")?;
+    config.processor.state_dir = here.join(&config.processor.state_dir);
+    if let Some(cache) = &mut config.registry.cache_dir {
+        *cache = here.join(&*cache);
+    }
+    let sources = config.sources.iter_mut().flat_map(|source| {
+        source.secrets.iter_mut().chain(source.hydrate.iter_mut().filter_map(|h| h.bearer.as_mut()))
+    });
+    let registry = &mut config.registry;
+    let credentials = registry.username.iter_mut().chain(registry.password.iter_mut());
+    for reference in sources.chain(credentials) {
+        if let SecretRef::File(path) = reference {
+            *path = here.join(&*path);
+        }
+    }
+    Ok(())
 }
 
 /// Nothing here is for other computers: an address for everybody becomes this computer's own.
@@ -84,7 +106,8 @@ fn secret(data_dir: &Path, name: &str, prefix: &str) -> anyhow::Result<SecretRef
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
         Ok(mut file) => {
             // Two of them, because part of each is the time.
-            let random = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()].map(|id| id.simple().to_string());
+            let random =
+                [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()].map(|id| id.simple().to_string());
             writeln!(file, "{prefix}{}", random.concat())
                 .with_context(|| format!("writing {}", path.display()))?;
         }
@@ -114,10 +137,16 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
 }
 
 /// What a person reads when everything is ready.
-pub(super) fn summary(config: &Config, addresses: &Addresses, data_dir: &Path, file: &Path) -> String {
+pub(super) fn summary(
+    config: &Config,
+    addresses: &Addresses,
+    data_dir: &Path,
+    file: &Path,
+) -> String {
     let Addresses { gateway, management, kafka, registry } = addresses;
     let usual = data_dir.file_name().is_some_and(|name| name == DEV_DATA_DIR)
-        && std::env::current_dir().is_ok_and(|here| data_dir.parent() == here.canonicalize().ok().as_deref())
+        && std::env::current_dir()
+            .is_ok_and(|here| data_dir.parent() == here.canonicalize().ok().as_deref())
         && !Path::new(DEFAULT_FILE).exists();
     // Where the other commands would not find this configuration by themselves.
     let options = if usual { String::new() } else { format!("--config {} ", file.display()) };
@@ -180,7 +209,11 @@ mod tests {
         assert_eq!(config.sources.len(), 2);
         for source in &config.sources {
             let built = build_source(source).unwrap();
-            let spec = sluice_providers::SampleSpec { event_type: None, seed: 1, now_ms: 1_769_860_800_000 };
+            let spec = sluice_providers::SampleSpec {
+                event_type: None,
+                seed: 1,
+                now_ms: 1_769_860_800_000,
+            };
             assert!(built.sample(&spec).is_some(), "{}", source.name);
         }
         let path = folder.path().join("secrets/stripe");
@@ -202,11 +235,16 @@ mod tests {
         assert_eq!(ephemeral.gateway.listen.port(), 0);
         let mut own = Config::default();
         own.gateway.listen = "192.0.2.1:9000".parse().unwrap();
-        own.sources = vec![SourceConfig::new("mine", "stripe")];
+        let mut source = SourceConfig::new("mine", "stripe");
+        source.secrets = vec![SecretRef::File("secret".into()), SecretRef::Env("SECRET".into())];
+        own.sources = vec![source];
         own.processor.state_dir = "/var/lib/sluice".into();
         let kept = config(&own, folder.path(), true).unwrap();
         assert_eq!(kept.gateway.listen, own.gateway.listen);
         assert_eq!(kept.sources.len(), 1);
+        let here = std::env::current_dir().unwrap();
+        let wanted = [SecretRef::File(here.join("secret")), SecretRef::Env("SECRET".into())];
+        assert_eq!(kept.sources[0].secrets, wanted);
         assert_eq!(kept.processor.state_dir, own.processor.state_dir);
     }
 

@@ -28,8 +28,10 @@ impl FromStr for Position {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || format!("{text:?} is not a position; write PARTITION:OFFSET, such as 3:17");
-        let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        let refused =
+            || format!("{text:?} is not a position; write PARTITION:OFFSET, such as 3:17");
+        let digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
         let (partition, offset) = text.split_once(':').ok_or_else(refused)?;
         if !digits(partition) || !digits(offset) {
             return Err(refused());
@@ -214,7 +216,8 @@ mod tests {
         let position: Position = "3:17".parse().unwrap();
         assert_eq!(position, Position { partition: 3, offset: 17 });
         assert_eq!(position.to_string(), "3:17");
-        for text in ["", "3", "3:", ":17", "3:-1", "-3:1", "3:1:1", "a:1", "3:+1", "99999999999:1"] {
+        for text in ["", "3", "3:", ":17", "3:-1", "-3:1", "3:1:1", "a:1", "3:+1", "99999999999:1"]
+        {
             let error = text.parse::<Position>().unwrap_err();
             assert!(error.contains("PARTITION:OFFSET"), "{text}: {error}");
         }

@@ -18,8 +18,8 @@ use crate::{
     when,
 };
 
-use letters::{Filter, Letter, Summary, reason_word};
 pub use letters::Position;
+use letters::{Filter, Letter, Summary, reason_word};
 
 const LIST_HELP: &str = "\
 Examples:
@@ -118,7 +118,9 @@ async fn list(context: &Context, args: ListArgs) -> anyhow::Result<Outcome> {
     let shown = letters.len() as u64;
     let plural = if total == 1 { "" } else { "s" };
     if shown < total {
-        context.output.line(format!("{total} dead letters; the newest {shown} are shown (--limit)"))?;
+        context
+            .output
+            .line(format!("{total} dead letters; the newest {shown} are shown (--limit)"))?;
     } else {
         context.output.line(format!("{total} dead letter{plural}"))?;
     }

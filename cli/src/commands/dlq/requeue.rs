@@ -118,8 +118,7 @@ async fn choose(context: &Context, topic: &str, args: &Args) -> anyhow::Result<V
     let reader = Reader::new(&context.kafka()?, Isolation::ReadCommitted)?;
     let decoder = Decoder::new(context.registry()?);
     let positions: BTreeSet<Position> = args.positions.iter().copied().collect();
-    let start =
-        if positions.is_empty() { args.filter.start()? } else { start_at(&positions) };
+    let start = if positions.is_empty() { args.filter.start()? } else { start_at(&positions) };
     let (topic, filter) = (topic.to_owned(), args.filter.clone());
     let progress = spinner("looking for the letters");
     let work = move || {
@@ -155,7 +154,9 @@ fn report_dry_run(context: &Context, chosen: &[Summary]) -> anyhow::Result<Outco
         context.output.json(&answer)?;
     } else {
         super::print_table(context, chosen)?;
-        context.output.line(format!("{} would be requeued; nothing was done", count(chosen.len())))?;
+        context
+            .output
+            .line(format!("{} would be requeued; nothing was done", count(chosen.len())))?;
     }
     Ok(Outcome::Done)
 }
@@ -226,7 +227,10 @@ impl Requeue {
         let event_key = letter.event_key.clone();
         let partition = letter.raw_partition;
         if !(0..self.partitions).contains(&partition) {
-            let problem = format!("it came from raw partition {partition}, but {} has {}", self.due, self.partitions);
+            let problem = format!(
+                "it came from raw partition {partition}, but {} has {}",
+                self.due, self.partitions
+            );
             return self.report.failed(position, event_key, problem);
         }
         let event = letter.exhume();
@@ -278,7 +282,9 @@ impl Requeue {
         };
         let Waiting { position, event_key, acknowledged } = oldest;
         match self.runtime.block_on(acknowledged) {
-            Ok(stored) => self.report.requeued(position, event_key, stored.partition, stored.offset)?,
+            Ok(stored) => {
+                self.report.requeued(position, event_key, stored.partition, stored.offset)?
+            }
             Err(error) => self.report.failed(position, event_key, error.to_string())?,
         }
         Ok(true)
@@ -315,10 +321,22 @@ impl Report {
     ) -> anyhow::Result<()> {
         self.requeued += 1;
         let (partition, offset) = (Some(partition), Some(offset));
-        self.print(Entry { position, event_key, status: "requeued", partition, offset, error: None })
+        self.print(Entry {
+            position,
+            event_key,
+            status: "requeued",
+            partition,
+            offset,
+            error: None,
+        })
     }
 
-    fn failed(&mut self, position: Position, event_key: String, error: String) -> anyhow::Result<()> {
+    fn failed(
+        &mut self,
+        position: Position,
+        event_key: String,
+        error: String,
+    ) -> anyhow::Result<()> {
         self.failed += 1;
         let (partition, offset, error) = (None, None, Some(error));
         self.print(Entry { position, event_key, status: "failed", partition, offset, error })
@@ -347,7 +365,11 @@ impl Report {
 
     fn finish(self) -> anyhow::Result<Outcome> {
         self.progress.finish_and_clear();
-        let failed = if self.failed == 0 { String::new() } else { format!(", {} not requeued", self.failed) };
+        let failed = if self.failed == 0 {
+            String::new()
+        } else {
+            format!(", {} not requeued", self.failed)
+        };
         note(&format!(
             "{} requeued{failed}. A letter that was requeued and processed before is dropped as done.",
             count(self.requeued)

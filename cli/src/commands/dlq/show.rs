@@ -69,7 +69,9 @@ fn as_text(decoder: &Decoder, record: &OwnedRecord) -> anyhow::Result<String> {
         Ok(letter) => letter,
         Err(error) => {
             let bytes = record.value.as_deref().map_or_else(|| "none".to_owned(), decode::base64);
-            return Ok(clean(&format!("{place}\ncannot be read: {error}\nvalue (base64): {bytes}")));
+            return Ok(clean(&format!(
+                "{place}\ncannot be read: {error}\nvalue (base64): {bytes}"
+            )));
         }
     };
     let webhook = decoder.decode::<RawWebhook>(letter.raw_value.as_deref())?;
@@ -79,7 +81,8 @@ fn as_text(decoder: &Decoder, record: &OwnedRecord) -> anyhow::Result<String> {
         Ok(webhook) => write_webhook(&mut text, &webhook)?,
         Err(error) => writeln!(text, "\nwebhook    cannot be decoded: {error}")?,
     }
-    let raw = letter.raw_value.as_deref().map_or_else(|| "none (tombstone)".to_owned(), decode::base64);
+    let raw =
+        letter.raw_value.as_deref().map_or_else(|| "none (tombstone)".to_owned(), decode::base64);
     write!(text, "\nraw record value (base64)\n  {raw}")?;
     Ok(clean(&text))
 }
@@ -97,10 +100,15 @@ fn write_letter(
     writeln!(text, "provider   {}", or_none(&letter.provider))?;
     writeln!(text, "reason     {}", reason_word(letter.reason))?;
     writeln!(text, "dead at    {}", when::format(letter.dead_at))?;
-    let (topic, partition, offset) = (&letter.found_topic, letter.found_partition, letter.found_offset);
+    let (topic, partition, offset) =
+        (&letter.found_topic, letter.found_partition, letter.found_offset);
     writeln!(text, "found in   {topic}[{partition}]@{offset}")?;
     let written = when::format(letter.raw_timestamp);
-    writeln!(text, "origin     raw partition {} offset {}, written {written}", letter.raw_partition, letter.raw_offset)?;
+    writeln!(
+        text,
+        "origin     raw partition {} offset {}, written {written}",
+        letter.raw_partition, letter.raw_offset
+    )?;
     writeln!(text, "replay     {}", if letter.replay { "yes" } else { "no" })?;
     writeln!(text, "chain      {}", letter.chain_id)?;
     writeln!(text, "request    {}", or_none(&letter.request_id))?;
@@ -119,7 +127,8 @@ fn write_errors(text: &mut String, letter: &DeadLetter) -> std::fmt::Result {
             FailureClass::Permanent => "permanent",
             FailureClass::Transient => "transient",
         };
-        let wait = error.retry_after_ms.map_or_else(String::new, |ms| format!(", asked to wait {ms} ms"));
+        let wait =
+            error.retry_after_ms.map_or_else(String::new, |ms| format!(", asked to wait {ms} ms"));
         let (attempt, at) = (error.attempt, when::format(error.at));
         writeln!(text, "  {attempt:>2}  {at}  {class}  {}: {}{wait}", error.code, error.message)?;
     }
@@ -127,7 +136,11 @@ fn write_errors(text: &mut String, letter: &DeadLetter) -> std::fmt::Result {
 }
 
 fn write_webhook(text: &mut String, webhook: &RawWebhook) -> std::fmt::Result {
-    writeln!(text, "\nwebhook    {} {} from {}", webhook.method, webhook.url, webhook.remote_address)?;
+    writeln!(
+        text,
+        "\nwebhook    {} {} from {}",
+        webhook.method, webhook.url, webhook.remote_address
+    )?;
     writeln!(text, "received   {}", when::format(webhook.received_at))?;
     writeln!(text, "verified   {} with {}", webhook.verdict.scheme, webhook.verdict.secret)?;
     for header in &webhook.headers {

@@ -1,6 +1,6 @@
 //! What goes into a batch, and when.
 
-use super::super::machine::MAX_BATCH_BYTES;
+use super::super::lane::MAX_BATCH_BYTES;
 use super::*;
 
 #[test]
@@ -13,17 +13,10 @@ fn without_lag_a_record_is_committed_at_once() {
 
 #[test]
 fn under_lag_a_batch_waits_until_it_is_full_or_old() {
-    let more = |records| Event::Polled {
-        records,
-        group: Some(1),
-        drained: false,
-    };
+    let more = |records| Event::Polled { records, group: Some(1), drained: false };
     let mut bench = Bench::open(1);
     bench.tell(more(records("raw", 0, 0..1)));
-    assert_eq!(
-        bench.machine.wake_at(),
-        Some(1000 + SETTINGS.max_batch_time)
-    );
+    assert_eq!(bench.machine.wake_at(), Some(1000 + SETTINGS.max_batch_time));
     bench.tick(SETTINGS.max_batch_time - 1);
     assert!(bench.wants().is_empty());
     bench.tick(1);
@@ -32,29 +25,20 @@ fn under_lag_a_batch_waits_until_it_is_full_or_old() {
     bench.tell(more(records("raw", 0, 1..4)));
     assert!(bench.wants().is_empty());
     bench.tell(more(records("raw", 0, 4..5)));
-    assert_eq!(
-        bench.commits(),
-        "produce raw[0]@1 raw[0]@2 raw[0]@3 raw[0]@4"
-    );
+    assert_eq!(bench.commits(), "produce raw[0]@1 raw[0]@2 raw[0]@3 raw[0]@4");
 }
 
 #[test]
 fn a_batch_is_bounded_in_records() {
     let mut bench = Bench::open(1);
     bench.poll(records("raw", 0, 0..6));
-    assert_eq!(
-        bench.commits(),
-        "produce raw[0]@0 raw[0]@1 raw[0]@2 raw[0]@3"
-    );
+    assert_eq!(bench.commits(), "produce raw[0]@0 raw[0]@1 raw[0]@2 raw[0]@3");
     assert_eq!(bench.commits(), "produce raw[0]@4 raw[0]@5");
 }
 
 #[test]
 fn a_batch_is_bounded_in_bytes_but_takes_any_single_record() {
-    let of = |offset, size| Record {
-        value: Some(vec![0; size]),
-        ..record("raw", 0, offset)
-    };
+    let of = |offset, size| Record { value: Some(vec![0; size]), ..record("raw", 0, offset) };
     let mut bench = Bench::open(1);
     bench.poll(vec![
         of(0, MAX_BATCH_BYTES + 1),
@@ -66,14 +50,7 @@ fn a_batch_is_bounded_in_bytes_but_takes_any_single_record() {
     while !bench.machine.at_rest() {
         produced.push(bench.commits());
     }
-    assert_eq!(
-        produced,
-        [
-            "produce raw[0]@0",
-            "produce raw[0]@1 raw[0]@2",
-            "produce raw[0]@3"
-        ]
-    );
+    assert_eq!(produced, ["produce raw[0]@0", "produce raw[0]@1 raw[0]@2", "produce raw[0]@3"]);
 }
 
 #[test]
@@ -91,17 +68,9 @@ fn offsets_of_all_inputs_ride_in_one_transaction() {
 
 #[test]
 fn what_is_not_due_waits_and_holds_up_only_what_is_behind_it() {
-    let later = |offset, at| Record {
-        timestamp: at,
-        ..record("raw", 0, offset)
-    };
+    let later = |offset, at| Record { timestamp: at, ..record("raw", 0, offset) };
     let mut bench = Bench::open(2);
-    bench.poll(vec![
-        later(0, 1500),
-        later(1, 0),
-        record("due", 0, 0),
-        record("raw", 1, 0),
-    ]);
+    bench.poll(vec![later(0, 1500), later(1, 0), record("due", 0, 0), record("raw", 1, 0)]);
     assert_eq!(bench.commits(), "produce due[0]@0 raw[1]@0");
     assert_eq!(bench.machine.wake_at(), Some(1500));
     bench.tick(499);
@@ -118,11 +87,7 @@ fn no_lane_and_no_input_starves() {
     let inputs = [("raw", 0), ("due", 0), ("raw", 1), ("due", 1)];
     for (topic, partition) in inputs {
         let polled = records(topic, partition, 0..12);
-        bench.tell(Event::Polled {
-            records: polled,
-            group: Some(1),
-            drained: false,
-        });
+        bench.tell(Event::Polled { records: polled, group: Some(1), drained: false });
     }
     for _ in 0..inputs.len() {
         let produced = bench.commits();
@@ -136,11 +101,7 @@ fn no_lane_and_no_input_starves() {
 fn nothing_is_committed_without_being_a_member() {
     let mut bench = Bench::open(1);
     bench.tell(Event::Assigned(Vec::new(), None));
-    let polled = |records, group| Event::Polled {
-        records,
-        group,
-        drained: true,
-    };
+    let polled = |records, group| Event::Polled { records, group, drained: true };
     bench.tell(polled(records("raw", 0, 0..1), None));
     bench.tick(SETTINGS.max_batch_time);
     assert!(bench.wants().is_empty() && bench.machine.lacks_group());

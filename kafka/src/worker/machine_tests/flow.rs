@@ -1,14 +1,11 @@
 //! Pausing and resuming inputs.
 
-use super::super::machine::MAX_BUFFERED_BYTES;
+use super::super::lane::MAX_BUFFERED_BYTES;
 use super::*;
 
 #[test]
 fn an_input_whose_head_is_not_due_is_paused_at_the_look_ahead() {
-    let later = |offset| Record {
-        timestamp: 5000,
-        ..record("raw", 0, offset)
-    };
+    let later = |offset| Record { timestamp: 5000, ..record("raw", 0, offset) };
     let mut bench = Bench::open(1);
     bench.poll((0..3).map(later).collect());
     assert!(bench.wants().is_empty());
@@ -34,27 +31,18 @@ fn an_input_that_is_due_is_paused_at_four_times_the_look_ahead() {
     bench.poll(records("raw", 0, 16..17));
     assert_eq!(bench.wants(), ["pause raw[0]"]);
     bench.machine.logic_mut().with_jobs = false;
-    bench.tell(Event::Answered {
-        ticket: 1,
-        answers: Vec::new(),
-    });
+    bench.tell(Event::Answered { ticket: 1, answers: Vec::new() });
     for left in [12, 8, 4] {
         bench.commits();
         assert_eq!(bench.machine.buffered(), left, "still paused");
     }
-    assert_eq!(
-        bench.commits(),
-        "produce raw[0]@9 raw[0]@10 raw[0]@11 raw[0]@12"
-    );
+    assert_eq!(bench.commits(), "produce raw[0]@9 raw[0]@10 raw[0]@11 raw[0]@12");
     assert_eq!(bench.wants(), ["resume raw[0]", "begin"]);
 }
 
 #[test]
 fn an_input_is_paused_for_its_bytes() {
-    let big = |offset, size| Record {
-        value: Some(vec![0; size]),
-        ..record("raw", 0, offset)
-    };
+    let big = |offset, size| Record { value: Some(vec![0; size]), ..record("raw", 0, offset) };
     let mut bench = Bench::open(1);
     bench.machine.logic_mut().with_jobs = true;
     bench.poll(records("raw", 0, 0..1));

@@ -15,15 +15,9 @@ fn preparing() -> Bench {
 fn the_transaction_opens_once_the_jobs_have_answered() {
     let mut bench = preparing();
     assert!(bench.machine.may_poll());
-    bench.tell(Event::Answered {
-        ticket: 0,
-        answers: Vec::new(),
-    });
+    bench.tell(Event::Answered { ticket: 0, answers: Vec::new() });
     assert!(bench.wants().is_empty(), "somebody else's ticket");
-    bench.tell(Event::Answered {
-        ticket: 1,
-        answers: vec!["a".into(), "b".into()],
-    });
+    bench.tell(Event::Answered { ticket: 1, answers: vec!["a".into(), "b".into()] });
     assert!(bench.commits().ends_with(" a b"));
 }
 
@@ -33,10 +27,7 @@ fn a_blocked_batch_is_planned_again_after_its_job() {
     bench.machine.logic_mut().blocked = true;
     bench.poll(records("raw", 0, 0..2));
     assert_eq!(bench.wants(), ["run #1 schema"]);
-    bench.tell(Event::Answered {
-        ticket: 1,
-        answers: vec!["known".into()],
-    });
+    bench.tell(Event::Answered { ticket: 1, answers: vec!["known".into()] });
     assert_eq!(bench.commits(), "produce raw[0]@0 raw[0]@1");
 }
 
@@ -48,17 +39,11 @@ fn a_rebalance_drops_the_batch_and_opens_the_lanes_that_stay() {
     assert_eq!(bench.wants(), ["unassign raw[0] due[0]", "open raw[0] #3"]);
     bench.opened(tp("raw", 0), 3);
     assert_eq!(bench.wants(), ["assign raw[0]=0 due[0]=0"]);
-    bench.tell(Event::Answered {
-        ticket: 1,
-        answers: Vec::new(),
-    });
+    bench.tell(Event::Answered { ticket: 1, answers: Vec::new() });
     assert!(bench.wants().is_empty(), "the answer of the dropped batch");
     bench.poll(vec![record("raw", 0, 0)]);
     assert_eq!(bench.wants(), ["run #2 raw[0]@0"]);
-    bench.tell(Event::Answered {
-        ticket: 2,
-        answers: Vec::new(),
-    });
+    bench.tell(Event::Answered { ticket: 2, answers: Vec::new() });
     assert_eq!(bench.commits(), "produce raw[0]@0");
 }
 
@@ -69,21 +54,14 @@ fn an_assignment_drops_a_blocked_batch_too() {
     bench.poll(records("raw", 0, 0..2));
     bench.wants();
     bench.tell(Event::Assigned(vec![tp("raw", 1)], Some(2)));
-    assert_eq!(
-        bench.wants(),
-        ["unassign raw[0] due[0]", "open raw[0] #2", "open raw[1] #3"]
-    );
+    assert_eq!(bench.wants(), ["unassign raw[0] due[0]", "open raw[0] #2", "open raw[1] #3"]);
 }
 
 #[test]
 fn a_rebalance_between_batches_keeps_what_is_buffered_of_lanes_that_stay() {
     let mut bench = Bench::open(2);
     let polled = vec![record("raw", 0, 0), record("raw", 1, 0)];
-    bench.tell(Event::Polled {
-        records: polled,
-        group: Some(1),
-        drained: false,
-    });
+    bench.tell(Event::Polled { records: polled, group: Some(1), drained: false });
     bench.tell(Event::Revoked(vec![tp("raw", 1)], Some(2)));
     assert_eq!(bench.machine.buffered(), 1);
     bench.tick(SETTINGS.max_batch_time);

@@ -27,10 +27,7 @@ fn the_consumer_is_left_alone_from_begin_to_the_end_of_commit() {
     bench.transacts("offsets raw[0]=1 of generation 1");
     bench.done();
     bench.transacts("commit");
-    assert!(
-        bench.calls().is_empty(),
-        "nothing is applied before the commit is known"
-    );
+    assert!(bench.calls().is_empty(), "nothing is applied before the commit is known");
     bench.done();
     assert!(bench.machine.may_poll());
     assert_eq!(bench.calls(), ["committed [(0, 8)]"]);
@@ -85,11 +82,7 @@ fn a_fatal_error_ends_the_process() {
         let mut bench = at(step);
         bench.fails(fatal());
         assert_eq!(bench.wants(), ["exit: x"]);
-        assert_eq!(
-            bench.calls().len(),
-            0,
-            "neither committed nor dropped is known"
-        );
+        assert_eq!(bench.calls().len(), 0, "neither committed nor dropped is known");
     }
     let mut bench = at(3);
     bench.fails(abortable());

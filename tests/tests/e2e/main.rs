@@ -1,0 +1,20 @@
+//! The product as its users run it: the `sluice` binary against a real broker and schema registry.
+//!
+//! Each module is one promise of the product. What it takes to state them is in `sluice_tests`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod broker;
+mod configuration;
+mod dev;
+mod gateways;
+mod once;
+mod outages;
+mod poison;
+mod python;
+mod refusals;
+mod replay;
+mod retries;
+mod routes;
+mod schemas;
+mod sources;
+mod telemetry;

@@ -1,0 +1,91 @@
+//! Schemas in the registry: registered by an operator, checked, and never broken.
+
+use serde_json::{Value, json};
+use sluice_schemas::RecordKind;
+use sluice_tests::{
+    account::{Account, drained},
+    send::{Samples, Sender},
+    sluice::{Pipeline, Setup},
+    stack::shared,
+    wait::{secs, until},
+};
+
+async fn states(pipeline: &Pipeline, wanted_status: i32) -> Vec<(String, String)> {
+    let output = pipeline.try_run(&["schemas", "check", "--output", "json"]).await;
+    assert_eq!(output.status.code(), Some(wanted_status), "{output:?}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["subjects"].as_array().unwrap();
+    let text = |row: &Value, field: &str| row[field].as_str().unwrap().to_owned();
+    rows.iter().map(|row| (text(row, "subject"), text(row, "state"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_that_holds_something_incompatible_is_refused() {
+    let cluster = shared().await;
+    let pipeline = Setup::new().write(&cluster);
+    let before = states(&pipeline, 3).await;
+    assert!(before.iter().all(|(_, state)| state == "not registered"), "{before:?}");
+
+    // What another team, or a later version, could have put there: a field that every reader needs.
+    let mut changed: Value = serde_json::from_str(RecordKind::ProcessedEvent.schema_text()).unwrap();
+    changed["fields"].as_array_mut().unwrap().push(json!({"name": "needed_by_others", "type": "string"}));
+    let subject = format!("{}-value", pipeline.topic("processed"));
+    let url = format!("{}/subjects/{subject}/versions", cluster.registry);
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let body = json!({"schema": changed.to_string(), "schemaType": "AVRO"}).to_string();
+    let json_type = "application/vnd.schemaregistry.v1+json";
+    let put = http.post(&url).header("content-type", json_type).body(body).send().await.unwrap();
+    assert!(put.status().is_success(), "{put:?}");
+    let level = json!({"compatibility": "FULL_TRANSITIVE"}).to_string();
+    let config = format!("{}/config/{subject}", cluster.registry);
+    let put = http.put(config).header("content-type", json_type).body(level).send().await.unwrap();
+    assert!(put.status().is_success(), "{put:?}");
+
+    let found = states(&pipeline, 3).await;
+    let incompatible: Vec<_> = found.iter().filter(|(_, state)| state == "incompatible").collect();
+    assert_eq!(incompatible.iter().map(|(name, _)| name).collect::<Vec<_>>(), [&subject]);
+    let table = pipeline.try_run(&["schemas", "check"]).await;
+    assert!(String::from_utf8_lossy(&table.stdout).contains("incompatible"), "{table:?}");
+
+    let refused = pipeline.try_run(&["schemas", "register"]).await;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(1), "{said}");
+    assert!(said.contains("refuses ProcessedEvent") && said.contains(&subject), "{said}");
+
+    // Control: without the foreign schema the same command does its work, and twice is no mistake.
+    for path in [format!("subjects/{subject}"), format!("subjects/{subject}?permanent=true")] {
+        let gone = http.delete(format!("{}/{path}", cluster.registry)).send().await.unwrap();
+        assert!(gone.status().is_success(), "{gone:?}");
+    }
+    for _ in 0..2 {
+        pipeline.run(&["schemas", "register"]).await;
+    }
+    assert!(states(&pipeline, 0).await.iter().all(|(_, state)| state == "registered"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_wait_for_their_schemas_and_never_register_them() {
+    let cluster = shared().await;
+    let pipeline = Setup::new().write(&cluster);
+    pipeline.run(&["topics", "create"]).await;
+    let mut role = pipeline.all("a");
+    until("every role to say what it waits for", secs(60), async || {
+        let (status, body) = role.management("/readyz").await?;
+        assert_eq!(status, 503, "{body}");
+        (body.matches("run `sluice schemas register`").count() == 3).then_some(())
+    })
+    .await;
+    let (sender, samples) = (Sender::new(), Samples::stripe());
+    let early = sender.post(&role.url(), &samples.event(1)).await;
+    assert_eq!(early.status, Some(503), "{early:?}");
+    assert!(early.retry_after.is_some());
+    let still = states(&pipeline, 3).await;
+    assert!(still.iter().all(|(_, state)| state == "not registered"), "{still:?}");
+
+    pipeline.run(&["schemas", "register"]).await;
+    role.ready().await;
+    sender.store(&[role.url()], vec![samples.event(1)]).await;
+    drained(&pipeline, secs(30)).await;
+    assert_eq!(Account::read(&pipeline).await.processed.len(), 1);
+    role.terminate().await;
+}
