@@ -120,8 +120,10 @@ fn the_generic_writer_produces_the_same_bytes() {
     let store = SchemaStore::new();
     store.insert(7, RecordKind::RawWebhook.schema().clone());
     let (_, generic) = store.decode_any(Some(&value)).unwrap();
-    let again =
-        apache_avro::to_avro_datum(RecordKind::RawWebhook.schema(), generic).unwrap();
+    let again = apache_avro::writer::datum::GenericDatumWriter::builder(RecordKind::RawWebhook.schema())
+        .build()
+        .and_then(|writer| writer.write_value_to_vec(generic))
+        .unwrap();
     assert_eq!(again, value[wire::HEADER_LEN..]);
 }
 
