@@ -2,7 +2,8 @@
 
 use std::{io, process::ExitCode};
 
-use sluice_service::config::ConfigErrors;
+use sluice_providers::BuildError;
+use sluice_service::config::{ConfigErrors, SecretError};
 
 use crate::output;
 
@@ -45,7 +46,11 @@ pub fn status(outcome: anyhow::Result<Outcome>) -> ExitCode {
 
 fn code(error: &anyhow::Error) -> u8 {
     let usage = |cause: &(dyn std::error::Error + 'static)| {
-        cause.is::<Usage>() || cause.is::<ConfigErrors>()
+        cause.is::<Usage>()
+            || cause.is::<ConfigErrors>()
+            // What only a role that needs it finds out: a secret it cannot read, a source its provider refuses.
+            || cause.is::<SecretError>()
+            || cause.is::<BuildError>()
     };
     if error.chain().any(usage) {
         2

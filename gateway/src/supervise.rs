@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
-use sluice_kafka::admin::{Admin, Difference, Severity};
+use sluice_kafka::admin::Admin;
 use sluice_kafka::client::ClientSettings;
 use sluice_kafka::publisher::BrokerStatus;
+use sluice_kafka::role;
 use sluice_kafka::topics::TopicSpec;
 use sluice_schemas::registry::{Registry, subject};
 use sluice_schemas::{Encoder, RegistryError, SchemaRecord, SchemaStore};
@@ -139,7 +140,7 @@ impl Supervisor {
         let connected = admin.insert(connected);
         match connected.check(&self.topics).await {
             Ok(differences) => {
-                judge(&differences)?;
+                role::judge(differences)?;
                 self.shared.upstream().topics_are_checked();
                 Ok(true)
             }
@@ -150,32 +151,4 @@ impl Supervisor {
             }
         }
     }
-}
-
-/// Logs what should be mended, and refuses what must not be written to.
-fn judge(differences: &[Difference]) -> anyhow::Result<()> {
-    let mut refused = Vec::new();
-    for difference in differences {
-        let Difference {
-            topic,
-            what,
-            wanted,
-            found,
-            remedy,
-            ..
-        } = difference;
-        let text = format!("topic {topic}: {what} is {found}, wanted {wanted}; {remedy}");
-        if difference.severity == Severity::Refuse {
-            refused.push(text);
-        } else {
-            tracing::warn!("{text}");
-        }
-    }
-    if refused.is_empty() {
-        return Ok(());
-    }
-    bail!(
-        "the gateway must not write to these topics: {}",
-        refused.join(" | ")
-    )
 }

@@ -2,7 +2,7 @@
 //! the worker threads, end as a whole.
 
 use crate::{
-    admin::{Admin, Severity},
+    admin::{Admin, Difference, Severity},
     client::ClientSettings,
     topics::TopicSpec,
     worker::{ExitReason, Host, Logic, WorkerOptions, run},
@@ -101,13 +101,22 @@ pub async fn check_topics(
     };
     // Closing a client waits for its threads.
     tokio::task::spawn_blocking(move || drop(admin));
+    judge(differences)?;
+    Ok(true)
+}
+
+/// Logs what should be mended, and refuses what must not be worked with.
+///
+/// # Errors
+/// The differences that are refused, each with its way out.
+pub fn judge(differences: Vec<Difference>) -> anyhow::Result<()> {
     let (refused, tolerated): (Vec<_>, Vec<_>) =
         differences.into_iter().partition(|difference| difference.severity == Severity::Refuse);
     for difference in tolerated {
         tracing::warn!("{difference}");
     }
     if refused.is_empty() {
-        return Ok(true);
+        return Ok(());
     }
     let all: Vec<String> = refused.iter().map(ToString::to_string).collect();
     bail!("the topics are not what this configuration needs: {}", all.join(" | "))

@@ -1,9 +1,15 @@
 //! Records the processor writes: values, keys and headers.
 
 use crate::{failure::Failure, route::Route};
-use sluice_kafka::worker::{Output, Record};
+use sluice_kafka::{
+    topics::MAX_MESSAGE_BYTES,
+    worker::{Output, Record},
+};
 use sluice_schemas::{Encoder, FailedEvent, ProcessedEvent};
 use std::sync::Arc;
+
+/// Bytes of a value that fit a record with its key and headers.
+const MAX_VALUE: usize = MAX_MESSAGE_BYTES as usize - (64 << 10);
 
 /// Continues a trace for one attempt: given the `traceparent` of the record and the outcome, returns the
 /// `traceparent` of the attempt. A plain function, so that the logic stays free of exporters.
@@ -50,6 +56,10 @@ impl Emitter {
             .processed
             .encode(event)
             .map_err(|error| Failure::permanent("unencodable", error.to_string()))?;
+        if value.len() > MAX_VALUE {
+            let text = format!("the event has {} bytes, more than the {MAX_VALUE} a record may have", value.len());
+            return Err(Failure::permanent("too_large", text));
+        }
         let attempt = Attempt {
             event_key: &event.event_key,
             attempt: event.attempts,

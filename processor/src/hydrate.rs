@@ -91,8 +91,7 @@ impl Hydrate {
     async fn fetch(&self, endpoint: &Endpoint, url: &str) -> Result<Vec<u8>, Failure> {
         let unavailable = |error: reqwest::Error| {
             // The URL may name a customer's object; the cause is enough.
-            let error = error.without_url();
-            Failure::transient("hydrate_connection", error.to_string())
+            Failure::transient("hydrate_connection", with_causes(&error.without_url()))
         };
         let mut request = self.http.get(url).header("accept", "application/json");
         if let Some(bearer) = &endpoint.bearer {
@@ -139,6 +138,12 @@ impl Step for Hydrate {
             Ok(Vec::new())
         })
     }
+}
+
+/// The HTTP client's own words hide what happened behind "error sending request".
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// What a status other than 200 means.

@@ -19,6 +19,7 @@ use crate::{
     normalise::normalise,
     step::{Extra, Step},
 };
+use sluice_kafka::topics::MAX_MESSAGE_BYTES;
 use sluice_kafka::worker::{
     JournalRecord, LaneFacts, Logic, Output, Planned, Record, Refusal, TopicPartition, start_offset,
 };
@@ -34,9 +35,9 @@ use std::{
 /// Attempts whose errors travel with an event; an operator may requeue more often than that.
 const MAX_ERRORS: usize = 100;
 
-/// Bytes of an original kept in a failure. Above it (nothing the gateway accepts) the bytes are cut,
-/// so that the failure itself still fits a record.
-const MAX_KEPT_VALUE: usize = 15 << 20;
+/// Bytes of an original kept in a failure: what the gateway accepts always fits. A larger one, which only
+/// another writer can have made, is cut, so that the failure itself still fits a record.
+const MAX_KEPT_VALUE: usize = MAX_MESSAGE_BYTES as usize - (256 << 10);
 
 /// What the logic needs to know; the same for every worker of a process.
 #[derive(Debug)]
@@ -402,7 +403,8 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
                 self.rules.dedup, lane.partition, record.offset
             ))
         })?;
-        self.partition(lane.partition).apply(block, record.offset + 1);
+        let horizons = self.rules.horizons;
+        self.partition(lane.partition).apply(block, record.offset + 1, horizons);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use crate::{
     dedup::{index::MemoryIndex, state::Horizons},
     emit::{Attempt, Emitter},
+    failure::Failure,
     hydrate::Hydrate,
     logic::{Answer, Counts, Job, ProcessorLogic, Rules},
     route::Route,
@@ -220,7 +221,11 @@ impl Host<ProcessorLogic<MemoryIndex>> for ProcessorHost {
                         }
                         match step.process(&mut event, &raw).await {
                             Ok(more) => extras.extend(more),
-                            Err(failure) => return Answer::Steps(Box::new(Err(failure))),
+                            Err(failure) => {
+                                let Failure { class, code, message, .. } = &failure;
+                                tracing::debug!(event = event.event_key, ?class, code, message, "failed");
+                                return Answer::Steps(Box::new(Err(failure)));
+                            }
                         }
                     }
                     Answer::Steps(Box::new(Ok((event, extras))))

@@ -150,11 +150,16 @@ impl SchemaStore {
             Known::Other(schema) => schema,
         };
         let name = schema.name().map_or_else(|| "datum".to_owned(), ToString::to_string);
-        GenericDatumReader::builder(&schema)
+        let refuse = |detail: String| DecodeError::Datum { record: "known record", detail };
+        let value = GenericDatumReader::builder(&schema)
             .build()
             .and_then(|reader| reader.read_value(&mut datum))
-            .map(|value| (name, value))
-            .map_err(|error| DecodeError::Datum { record: "known record", detail: error.to_string() })
+            .map_err(|error| refuse(error.to_string()))?;
+        // As strict as `decode`: a tool must not show as sound what the roles refuse.
+        match datum.len() {
+            0 => Ok((name, value)),
+            rest => Err(refuse(format!("{rest} bytes follow the datum"))),
+        }
     }
 
     // A panic while the lock is held ends the process, so a poisoned lock is never read on; taking

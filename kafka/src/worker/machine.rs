@@ -20,6 +20,12 @@ use super::{
 };
 use std::collections::{BTreeMap, VecDeque};
 
+/// Records of a worker's first batch at the most.
+const SLOW_START: usize = 256;
+
+/// Preparing a batch should not take longer than this, ms: everything behind it waits.
+const SLOW: i64 = 1000;
+
 /// Bounds and pace of a worker.
 #[derive(Debug, Clone)]
 pub struct MachineSettings {
@@ -61,6 +67,7 @@ enum Phase<L: Logic, G> {
         ticket: u64,
         batch: L::Batch,
         flight: Flight<G>,
+        since: i64,
     },
     Transacting {
         step: Step,
@@ -89,6 +96,9 @@ pub struct Machine<L: Logic, G> {
     actions: VecDeque<Action<G, L::Job>>,
     next_epoch: u64,
     next_ticket: u64,
+    /// Records in the next batch at the most. Below `max_batch` while jobs are slow, so that a slow
+    /// API cannot hold thousands of records, and with them every partition, for minutes.
+    batch_limit: usize,
     /// Rotates which input is served first.
     cursor: usize,
     /// Since when something ready has been waiting for a fuller batch.
@@ -100,6 +110,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
     /// A worker that owns nothing yet.
     pub fn new(logic: L, settings: MachineSettings) -> Machine<L, G> {
         Machine {
+            batch_limit: settings.max_batch.min(SLOW_START),
             logic,
             settings,
             lanes: BTreeMap::new(),
@@ -382,7 +393,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             return self.regulate(now);
         }
         let since = *self.waiting_since.get_or_insert(now);
-        let full = self.buffered() >= self.settings.max_batch;
+        let full = self.buffered() >= self.batch_limit;
         if !(self.drained || full || now - since >= self.settings.max_batch_time) {
             return;
         }
@@ -399,7 +410,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
 
     fn take_batch(&mut self, group: G, now: i64) -> (Vec<Record>, Flight<G>) {
         let ready = |record: &Record| self.logic.ready_at(record) <= now;
-        let taken = lane::take(&mut self.lanes, self.cursor, self.settings.max_batch, ready);
+        let taken = lane::take(&mut self.lanes, self.cursor, self.batch_limit, ready);
         self.cursor = self.cursor.wrapping_add(1);
         (taken.records, Flight { offsets: taken.offsets, lanes: taken.lanes, group })
     }
@@ -407,15 +418,12 @@ impl<L: Logic, G: Clone> Machine<L, G> {
     fn plan(&mut self, records: Vec<Record>, flight: Flight<G>, now: i64) {
         match self.logic.plan(records, now) {
             Planned::Ready(batch, jobs) if jobs.is_empty() => {
+                self.pace(0);
                 self.finish(batch, Vec::new(), flight, now);
             }
             Planned::Ready(batch, jobs) => {
                 let ticket = self.run(jobs);
-                self.phase = Phase::Preparing {
-                    ticket,
-                    batch,
-                    flight,
-                };
+                self.phase = Phase::Preparing { ticket, batch, flight, since: now };
             }
             Planned::Blocked(records, job) => {
                 let ticket = self.run(vec![job]);
@@ -426,6 +434,16 @@ impl<L: Logic, G: Clone> Machine<L, G> {
                 };
             }
         }
+    }
+
+    /// Larger batches while they are prepared quickly, smaller ones while jobs are slow.
+    fn pace(&mut self, took: i64) {
+        self.batch_limit = if took > SLOW {
+            (self.batch_limit / 2).max(1)
+        } else {
+            self.batch_limit.saturating_mul(2)
+        };
+        self.batch_limit = self.batch_limit.min(self.settings.max_batch);
     }
 
     fn run(&mut self, jobs: Vec<L::Job>) -> u64 {
@@ -446,11 +464,8 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             } if ticket == answered => {
                 self.plan(records, flight, now);
             }
-            Phase::Preparing {
-                ticket,
-                batch,
-                flight,
-            } if ticket == answered => {
+            Phase::Preparing { ticket, batch, flight, since } if ticket == answered => {
+                self.pace(now - since);
                 self.finish(batch, answers, flight, now);
             }
             // The answer of a batch that a rebalance has dropped.

@@ -26,8 +26,10 @@ struct Deliveries {
     failed: Option<KafkaError>,
     /// Next offset per journal partition.
     journal: Vec<(i32, i64)>,
-    /// The brokers' clock minus ours, ms; see [`TxnProducer::clock_offset`].
-    clock_offset: Option<i64>,
+    /// When the transaction began, ms by our clock.
+    begun: i64,
+    /// Least and largest difference of the brokers' clock to ours, ms, that the acknowledgements allow.
+    clock: Option<(i64, i64)>,
 }
 
 /// Collects delivery reports. They are delivered by `poll`, on the worker's own thread.
@@ -57,8 +59,10 @@ impl ProducerContext for Reports {
                     state.journal.push((message.partition(), message.offset() + 1));
                 }
                 if let Timestamp::LogAppendTime(stamped) = message.timestamp() {
-                    let offset = stamped - super::driver::now();
-                    state.clock_offset = state.clock_offset.max(Some(offset));
+                    // Stamped after the transaction began and before the acknowledgement arrived.
+                    let (least, largest) = (stamped - super::driver::now(), stamped - state.begun);
+                    let (known_least, known_largest) = state.clock.unwrap_or((least, largest));
+                    state.clock = Some((known_least.max(least), known_largest.min(largest)));
                 }
             }
             Err((error, _)) => {
@@ -97,7 +101,7 @@ impl TxnProducer {
 
     pub fn begin(&self) -> Result<(), TxnError> {
         *self.client.context().0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Deliveries::default();
+            Deliveries { begun: super::driver::now(), ..Deliveries::default() };
         self.client
             .begin_transaction()
             .map_err(|error| self.classify("begin_transaction", &error))
@@ -171,11 +175,12 @@ impl TxnProducer {
         }
     }
 
-    /// The brokers' clock minus ours, ms, as far as the last transaction tells: a record was stamped
-    /// before its acknowledgement arrived, so the brokers' clock is at least this much ahead of ours.
-    /// `None` where no topic written to is stamped by the broker.
+    /// The brokers' clock minus ours, ms, as far as the last transaction tells: 0 where its
+    /// acknowledgements allow the clocks to be equal, else the least difference, so that waiting for a
+    /// broker's time never ends early. `None` where no topic written to is stamped by the broker.
     pub fn clock_offset(&self) -> Option<i64> {
-        self.client.context().lock().clock_offset
+        let (least, largest) = self.client.context().lock().clock?;
+        Some(if least <= 0 && largest >= 0 { 0 } else { least })
     }
 
     pub fn send_offsets(

@@ -7,6 +7,9 @@ use super::{
 };
 use std::collections::HashMap;
 
+/// An hour, ms.
+const HOUR: i64 = 3_600_000;
+
 /// A chain on file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Chain {
@@ -27,6 +30,8 @@ pub struct PartitionState<I> {
     journal_next: i64,
     /// Broker time of the newest original, ms.
     newest: i64,
+    /// `newest` when chains were last looked through for what may be forgotten.
+    chains_walked: i64,
     overlay: Overlay,
 }
 
@@ -74,6 +79,7 @@ impl<I: OriginalIndex> PartitionState<I> {
             through: 0,
             journal_next: 0,
             newest: i64::MIN,
+            chains_walked: i64::MIN,
             overlay: Overlay::default(),
         }
     }
@@ -93,9 +99,10 @@ impl<I: OriginalIndex> PartitionState<I> {
         self.index.len()
     }
 
-    /// Applies a committed block. Applying again what was applied changes nothing, as long as blocks
-    /// come in order.
-    pub fn apply(&mut self, block: DedupBlock, journal_next: i64) {
+    /// Applies a committed block, and forgets what lies beyond the horizons, so that a restore holds no
+    /// more than work does. Applying again what was applied changes nothing, as long as blocks come in
+    /// order.
+    pub fn apply(&mut self, block: DedupBlock, journal_next: i64, horizons: Horizons) {
         for original in block.originals {
             self.newest = self.newest.max(original.time);
             self.index.insert(original);
@@ -113,6 +120,20 @@ impl<I: OriginalIndex> PartitionState<I> {
         self.through = self.through.max(block.through);
         self.overlay.through = self.overlay.through.max(self.through);
         self.journal_next = self.journal_next.max(journal_next);
+        self.expire(horizons);
+    }
+
+    fn expire(&mut self, horizons: Horizons) {
+        if self.newest == i64::MIN {
+            return;
+        }
+        self.index.expire(self.newest.saturating_sub(horizons.originals));
+        // Walking all chains at every commit would be wasted: once an hour of broker time is enough.
+        if self.newest.saturating_sub(self.chains_walked) >= HOUR {
+            self.chains_walked = self.newest;
+            let oldest = self.newest.saturating_sub(horizons.chains);
+            self.chains.retain(|_, chain| chain.time >= oldest);
+        }
     }
 
     /// Decides about the next raw record and notes it in the overlay.
@@ -175,15 +196,7 @@ impl<I: OriginalIndex> PartitionState<I> {
             originals: overlay.originals,
             chains: overlay.chains,
         };
-        self.apply(block, journal_next);
-        if self.newest > i64::MIN {
-            self.index.expire(self.newest.saturating_sub(horizons.originals));
-            // Chains are few; walking them is cheap once there is something to forget.
-            let oldest = self.newest.saturating_sub(horizons.chains);
-            if self.chains.values().any(|chain| chain.time < oldest) {
-                self.chains.retain(|_, chain| chain.time >= oldest);
-            }
-        }
+        self.apply(block, journal_next, horizons);
     }
 
     /// The transaction will not be committed by this attempt.

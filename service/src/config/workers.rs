@@ -20,7 +20,7 @@ pub struct ProcessorConfig {
     /// How long a redelivery is recognised as a duplicate. Default 30d.
     #[serde(with = "units::duration")]
     pub dedup_window: Duration,
-    /// Folder of the local dedup store; rebuilt from Kafka when it is lost. Default `./data`.
+    /// Folder for what a role keeps on disk (the registry's answers); nothing in it is needed to recover. Default `./data`.
     pub state_dir: PathBuf,
     /// Most records of one transaction. Default 5000.
     pub max_batch: u32,

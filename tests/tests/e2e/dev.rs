@@ -194,9 +194,11 @@ fn dead_letters_are_shown(dev: &Dev) {
     let none = dev.json(&["dlq", "list"]);
     assert_eq!((none["total"].as_u64(), none["letters"].as_array().map(Vec::len)), (Some(0), Some(0)));
     assert!(dev.done(&["dlq", "list"]).contains("0 dead letters"));
-    let absent = dev.tool(&["dlq", "show", "0:5"]);
-    assert_eq!(absent.status.code(), Some(1));
-    assert!(stderr(&absent).contains("there is no dead letter at 0:5"), "{}", stderr(&absent));
+    for command in ["show", "requeue"] {
+        let absent = dev.tool(&["dlq", command, "0:5"]);
+        assert_eq!(absent.status.code(), Some(1));
+        assert!(stderr(&absent).contains("there is no dead letter at 0:5"), "{}", stderr(&absent));
+    }
 }
 
 fn replay_is_planned_and_refused_while_processors_run(dev: &Dev) {

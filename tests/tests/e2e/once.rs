@@ -127,6 +127,10 @@ async fn twenty_thousand_events_through_a_processor_that_is_killed_twenty_times(
     assert!(account.processed.iter().all(|read| !read.value.replay && read.value.attempts == 1));
     let raw = read::ends(&pipeline.cluster, &pipeline.topic("raw"), Isolation::Committed).await;
     assert_eq!(raw.iter().sum::<i64>(), 22_000, "the duplicates were stored");
+    // The control: transactions with outputs in them were cut off, and are hidden.
+    let written =
+        read::bytes(&pipeline.cluster, &pipeline.topic("processed"), Isolation::Uncommitted).await;
+    assert!(written.len() > account.processed.len(), "no kill hit a transaction");
     processor.terminate().await;
     gateway.terminate().await;
 }
@@ -175,24 +179,21 @@ async fn a_second_processor_that_joins_and_leaves_changes_nothing() {
     gateway.terminate().await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_processor_that_sleeps_past_its_session_cannot_commit_what_it_held() {
-    let pipeline = Setup::new().create(&stack::shared().await).await;
-    let sender = Sender::new();
-    let (mut gateway, mut sleeper, load) = under_load(&pipeline, &sender).await;
-    let progress = Progress::of(&pipeline);
-    progress.beyond(0, 200).await;
-
-    // Stopped in the middle of a transaction: records are written that no read_committed reader may see.
+/// Stops a process at a moment when a transaction has written records that no read_committed reader may
+/// see, or at one when there is none.
+async fn put_to_sleep(pipeline: &Pipeline, role: &Role, inside: bool) {
+    let progress = Progress::of(pipeline);
     let committed = read::consumer(&pipeline.cluster, None, Isolation::Committed);
-    let processed = pipeline.topic("processed");
-    until("a moment inside a transaction", secs(30), async || {
-        sleeper.signal(Signal::SIGSTOP);
-        // Looked at twice: a commit that was on its way may still be written.
+    let is_open = || {
+        let stable: i64 = read::ends_with(&committed, &progress.topic).iter().sum();
+        stable < progress.now()
+    };
+    until("the right moment", secs(30), async || {
+        role.signal(Signal::SIGSTOP);
+        // Looked at twice: what was on its way to the broker may still change things.
         for _ in 0..2 {
-            let stable: i64 = read::ends_with(&committed, &processed).iter().sum();
-            if stable >= progress.now() {
-                sleeper.signal(Signal::SIGCONT);
+            if is_open() != inside {
+                role.signal(Signal::SIGCONT);
                 return None;
             }
             tokio::time::sleep(Duration::from_millis(30)).await;
@@ -200,33 +201,48 @@ async fn a_processor_that_sleeps_past_its_session_cannot_commit_what_it_held() {
         Some(())
     })
     .await;
+}
 
-    let mut successor = pipeline.processor("p2");
-    successor.ready().await;
-    let before = progress.now();
-    until("the successor to hold every partition and get on", secs(60), async || {
-        let stable: i64 = read::ends_with(&committed, &processed).iter().sum();
-        (stable > before + 200).then_some(())
-    })
-    .await;
-    let asleep = sleeper.log().len();
-    sleeper.signal(Signal::SIGCONT);
-    // Its transaction was aborted and its partitions are another's: whatever it tries must fail.
-    until("the late commit to fail", secs(30), async || {
-        let _ = sleeper.status();
-        let log = sleeper.log();
-        let since = log.get(asleep..).unwrap_or_default();
-        (since.contains("transaction") || since.contains("fenced")).then_some(())
-    })
-    .await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_processor_that_sleeps_past_its_session_cannot_commit_what_it_held() {
+    let pipeline = Setup::new().create(&stack::shared().await).await;
+    let sender = Sender::new();
+    let (mut gateway, mut sleeper, load) = under_load(&pipeline, &sender).await;
+    let committed = read::consumer(&pipeline.cluster, None, Isolation::Committed);
+    let stable = || -> i64 { read::ends_with(&committed, &pipeline.topic("processed")).iter().sum() };
+    let progress = Progress::of(&pipeline);
+    progress.beyond(0, 200).await;
+    for (successor, inside) in [("p2", true), ("p3", false)] {
+        put_to_sleep(&pipeline, &sleeper, inside).await;
+        let mut successor = pipeline.processor(successor);
+        successor.ready().await;
+        let before = progress.now();
+        until("the successor to hold every partition and get on", secs(60), async || {
+            (stable() > before + 200).then_some(())
+        })
+        .await;
+        let asleep = sleeper.log().len();
+        sleeper.signal(Signal::SIGCONT);
+        // Its partitions are another's and its transaction was aborted: whatever it tries must fail.
+        until("the late work to fail", secs(30), async || {
+            let _ = sleeper.status();
+            let log = sleeper.log();
+            let since = log.get(asleep..).unwrap_or_default();
+            (since.contains("transaction error=") || since.contains("partitions revoked")).then_some(())
+        })
+        .await;
+        assert!(!inside || sleeper.log()[asleep..].contains("transaction error="));
+        progress.beyond(progress.now(), 200).await;
+        // It either ended, for its supervisor to start it again, or it is a good member of its group again.
+        match sleeper.status() {
+            Some(status) => assert!(!status.success(), "{status}"),
+            None => sleeper.terminate().await,
+        }
+        sleeper = successor;
+    }
     load.stop().await;
     settle(&pipeline, &sender).await;
-    // It either ended, for its supervisor to start it again, or it is a good member of its group again.
-    match sleeper.status() {
-        Some(status) => assert!(!status.success(), "{status}"),
-        None => sleeper.terminate().await,
-    }
-    successor.terminate().await;
+    sleeper.terminate().await;
     gateway.terminate().await;
 }
 

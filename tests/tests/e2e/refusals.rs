@@ -55,8 +55,7 @@ async fn a_lost_journal_is_refused_until_the_operator_decides() {
 
     // The way out that was named works: everything that is stored is processed as new.
     let raw = pipeline.topic("raw");
-    let class = stack::GROUPS;
-    pipeline.cluster.tool(class, &["--group", &group, "--delete-offsets", "--topic", &raw]).await;
+    pipeline.cluster.delete_offsets(&group, &raw).await;
     let mut processor = pipeline.processor("p");
     processor.ready().await;
     drained(&pipeline, secs(30)).await;

@@ -68,7 +68,10 @@ async fn failures(pipeline: &Pipeline, topic: &str, key: &str) -> Vec<Read<Faile
 async fn metric(role: &Role, name: &str, label: &str) -> f64 {
     let (_, text) = role.management("/metrics").await.expect("the management port answers");
     text.lines()
-        .filter(|line| line.starts_with(&format!("{name}{{")) && line.contains(label))
+        .filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' '])) && line.contains(label)
+        })
         .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
         .sum()
 }

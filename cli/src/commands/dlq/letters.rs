@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt, ops::ControlFlow, str::FromStr};
 
 use clap::ValueEnum;
 use serde::{Serialize, Serializer};
-use sluice_kafka::inspect::{End, OwnedRecord, Reader, Start};
+use sluice_kafka::{
+    client::ClientError,
+    inspect::{End, OwnedRecord, Reader, Start},
+};
 use sluice_schemas::{DeadLetter, DeadReason, DecodeError};
 
 use crate::{decode::Decoder, exit::Usage, when};
@@ -196,14 +199,33 @@ pub fn read(
         };
         on_letter(letter)
     };
-    reader.read_range(topic, start, end, |record| match each(record) {
-        Ok(flow) => flow,
-        Err(error) => {
-            failure = Some(error);
-            ControlFlow::Break(())
-        }
-    })?;
+    reader
+        .read_range(topic, start, end, |record| match each(record) {
+            Ok(flow) => flow,
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        })
+        .map_err(or_absent)?;
     failure.map_or(Ok(()), Err)
+}
+
+/// Nothing lies where a letter was looked for.
+pub fn absent(position: Position, topic: &str) -> anyhow::Error {
+    anyhow::anyhow!(
+        "there is no dead letter at {position} of {topic}; `sluice dlq list` shows where they are"
+    )
+}
+
+/// A position outside of what the topic holds is one without a letter; other errors stay what they are.
+pub fn or_absent(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::OffsetOutOfRange { topic, partition, offset, .. } => {
+            absent(Position { partition, offset }, &topic)
+        }
+        other => other.into(),
+    }
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use crate::{
     when,
 };
 
-use super::letters::{Position, reason_word, start_at};
+use super::letters::{Position, absent, or_absent, reason_word, start_at};
 
 /// Shows the letter at `position`.
 ///
@@ -36,16 +36,16 @@ pub async fn run(context: &Context, position: Position) -> anyhow::Result<Outcom
 
 fn find(reader: &Reader, topic: &str, position: Position) -> anyhow::Result<OwnedRecord> {
     let mut found = None;
-    reader.read_range(topic, &start_at([&position]), End::LastStable, |record| {
-        if record.offset == position.offset {
-            found = Some(record);
-        }
-        // The first record at or after the offset settles it: later ones are others.
-        ControlFlow::Break(())
-    })?;
-    found.ok_or_else(|| {
-        anyhow::anyhow!("there is no dead letter at {position} of {topic}; `sluice dlq list` shows where they are")
-    })
+    reader
+        .read_range(topic, &start_at([&position]), End::LastStable, |record| {
+            if record.offset == position.offset {
+                found = Some(record);
+            }
+            // The first record at or after the offset settles it: later ones are others.
+            ControlFlow::Break(())
+        })
+        .map_err(or_absent)?;
+    found.ok_or_else(|| absent(position, topic))
 }
 
 fn as_json(decoder: &Decoder, record: &OwnedRecord) -> anyhow::Result<String> {

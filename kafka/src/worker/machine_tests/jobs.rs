@@ -72,3 +72,32 @@ fn a_rebalance_between_batches_keeps_what_is_buffered_of_lanes_that_stay() {
     // The snapshot taken after the callback: the lane was confirmed by it.
     bench.transacts("offsets raw[0]=1 of generation 2");
 }
+
+#[test]
+fn batches_shrink_while_jobs_are_slow_and_grow_again() {
+    let mut bench = Bench::open(1);
+    bench.machine.logic_mut().with_jobs = true;
+    let mut ticket = 0;
+    let mut sizes = Vec::new();
+    // Eight records at a time; the first three batches take two seconds each, the rest none.
+    for round in 0..6 {
+        let first = round * 8;
+        bench.poll(records("raw", 0, first..first + 8));
+        let mut left = 8;
+        while left > 0 {
+            let wants = bench.wants();
+            let size = wants[0].matches('@').count();
+            assert!(wants[0].starts_with("run"), "{wants:?}");
+            sizes.push(size);
+            left -= size;
+            ticket += 1;
+            bench.now += if sizes.len() <= 3 { 2000 } else { 0 };
+            bench.tell(Event::Answered { ticket, answers: Vec::new() });
+            bench.commits();
+        }
+        assert!(bench.wants().is_empty());
+    }
+    assert_eq!(sizes[..3], [4, 2, 1], "shrinks");
+    assert!(sizes[3..].windows(2).any(|pair| pair[0] < pair[1]), "grows: {sizes:?}");
+    assert!(sizes.iter().rev().take(4).any(|size| *size == 4), "up to the limit: {sizes:?}");
+}
