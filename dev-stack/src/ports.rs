@@ -56,18 +56,11 @@ pub(crate) async fn lease(port: Port, service: ServiceName) -> Result<PortLease,
             while !is_free(number) {
                 if Instant::now() >= deadline {
                     let option = service.port_option();
-                    return Err(StackError::PortInUse {
-                        port: number,
-                        service,
-                        option,
-                    });
+                    return Err(StackError::PortInUse { port: number, service, option });
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
-            Ok(PortLease {
-                number,
-                reservation: None,
-            })
+            Ok(PortLease { number, reservation: None })
         }
     }
 }
@@ -81,16 +74,10 @@ fn free() -> Result<PortLease, StackError> {
         if let Ok(reservation) = UdpSocket::bind((Ipv4Addr::LOCALHOST, number))
             && is_free(number)
         {
-            return Ok(PortLease {
-                number,
-                reservation: Some(reservation),
-            });
+            return Ok(PortLease { number, reservation: Some(reservation) });
         }
     }
-    Err(StackError::NoFreePort {
-        first: FIRST,
-        last: LAST,
-    })
+    Err(StackError::NoFreePort { first: FIRST, last: LAST })
 }
 
 fn is_free(port: u16) -> bool {
@@ -106,22 +93,10 @@ mod tests {
     async fn a_fixed_port_in_use_is_refused_with_the_option() {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let number = held.local_addr().unwrap().port();
-        let error = lease(Port::Fixed(number), ServiceName::Kafka)
-            .await
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains(&number.to_string()) && error.contains("--kafka-port"),
-            "{error}"
-        );
+        let error = lease(Port::Fixed(number), ServiceName::Kafka).await.unwrap_err().to_string();
+        assert!(error.contains(&number.to_string()) && error.contains("--kafka-port"), "{error}");
         drop(held);
-        assert_eq!(
-            lease(Port::Fixed(number), ServiceName::Kafka)
-                .await
-                .unwrap()
-                .number,
-            number
-        );
+        assert_eq!(lease(Port::Fixed(number), ServiceName::Kafka).await.unwrap().number, number);
     }
 
     #[tokio::test]

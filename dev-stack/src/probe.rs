@@ -33,10 +33,7 @@ impl Probe {
                 Self::Registry { port } => subjects_status(*port).await.map(|status| status == 200),
             }
         };
-        matches!(
-            tokio::time::timeout(ATTEMPT_LIMIT, answer).await,
-            Ok(Ok(true))
-        )
+        matches!(tokio::time::timeout(ATTEMPT_LIMIT, answer).await, Ok(Ok(true)))
     }
 }
 
@@ -55,10 +52,7 @@ async fn cluster_of_usable_broker(port: u16) -> io::Result<Option<String>> {
     stream.write_all(&METADATA_REQUEST).await?;
     let size = stream.read_u32().await? as usize;
     if size > ANSWER_LIMIT {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "not a Kafka broker",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a Kafka broker"));
     }
     let mut answer = vec![0; size];
     stream.read_exact(&mut answer).await?;
@@ -138,9 +132,6 @@ mod tests {
         for length in 0..needed {
             assert_eq!(cluster_in_metadata(&whole[..length]), None, "{length}");
         }
-        assert_eq!(
-            cluster_in_metadata(&[0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff]),
-            None
-        );
+        assert_eq!(cluster_in_metadata(&[0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff]), None);
     }
 }

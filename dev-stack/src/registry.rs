@@ -46,9 +46,5 @@ pub(crate) fn launch(
         // The default of 5,000 ms delays every start by two rounds of it.
         ("APICURIO_KAFKASQL_CONSUMER_POLL_TIMEOUT", "200".to_owned()),
     ];
-    Launch {
-        program: artifacts.java.clone().into(),
-        args,
-        env,
-    }
+    Launch { program: artifacts.java.clone().into(), args, env }
 }

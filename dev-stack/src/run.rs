@@ -26,11 +26,7 @@ pub(crate) async fn run(
     limit: Duration,
     step: &Step,
 ) -> Result<String, StackError> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let failed = |outcome: String, output: String| StackError::Command {
         what: what.to_owned(),
         outcome,
@@ -54,10 +50,7 @@ pub(crate) async fn run(
         }
         Ok((Ok(status), output)) => Err(failed(status.to_string(), output)),
         Ok((Err(error), output)) => Err(failed(error.to_string(), output)),
-        Err(_) => Err(failed(
-            format!("no end after {} s", limit.as_secs()),
-            String::new(),
-        )),
+        Err(_) => Err(failed(format!("no end after {} s", limit.as_secs()), String::new())),
     }
 }
 
@@ -72,11 +65,8 @@ async fn last_lines(stream: Option<impl AsyncRead + Unpin>, step: &Step) -> VecD
     let mut reader = BufReader::new(stream);
     let mut line = Vec::new();
     while let Ok(1..) = reader.read_until(b'\n', &mut line).await {
-        let text: String = String::from_utf8_lossy(&line)
-            .trim_end()
-            .chars()
-            .take(LINE_CHARS)
-            .collect();
+        let text: String =
+            String::from_utf8_lossy(&line).trim_end().chars().take(LINE_CHARS).collect();
         line.clear();
         if let Some(file) = downloading(&text) {
             step.detail(file);
@@ -93,9 +83,8 @@ async fn last_lines(stream: Option<impl AsyncRead + Unpin>, step: &Step) -> VecD
 /// The file name in one of Maven's transfer lines.
 fn downloading(line: &str) -> Option<&str> {
     let text = line.strip_prefix("[INFO] ").unwrap_or(line);
-    let rest = text
-        .strip_prefix("Downloading from ")
-        .or_else(|| text.strip_prefix("Downloaded from "))?;
+    let rest =
+        text.strip_prefix("Downloading from ").or_else(|| text.strip_prefix("Downloaded from "))?;
     rest.rsplit('/').next()
 }
 
@@ -115,20 +104,11 @@ mod tests {
     async fn output_is_kept_bounded_and_failures_carry_it() {
         let step = Progress::Silent.step("test");
         let minute = Duration::from_secs(60);
-        let ok = run("t", sh("echo fine"), Prerequisite::Shell, minute, &step)
-            .await
-            .unwrap();
+        let ok = run("t", sh("echo fine"), Prerequisite::Shell, minute, &step).await.unwrap();
         assert_eq!(ok, "fine");
         let script = "i=0; while [ $i -lt 100 ]; do echo line $i; i=$((i+1)); done; exit 3";
-        let error = run("t", sh(script), Prerequisite::Shell, minute, &step)
-            .await
-            .unwrap_err();
-        let StackError::Command {
-            outcome, output, ..
-        } = error
-        else {
-            panic!("{error}")
-        };
+        let error = run("t", sh(script), Prerequisite::Shell, minute, &step).await.unwrap_err();
+        let StackError::Command { outcome, output, .. } = error else { panic!("{error}") };
         assert!(outcome.contains('3'), "{outcome}");
         assert_eq!(output.lines().count(), TAIL_LINES);
         assert!(output.ends_with("line 99"));
@@ -138,22 +118,11 @@ mod tests {
     async fn a_missing_program_is_named_with_how_to_install_it() {
         let step = Progress::Silent.step("test");
         let command = Command::new("sluice-no-such-program");
-        let error = run(
-            "t",
-            command,
-            Prerequisite::Maven,
-            Duration::from_secs(5),
-            &step,
-        )
-        .await
-        .unwrap_err();
+        let error = run("t", command, Prerequisite::Maven, Duration::from_secs(5), &step)
+            .await
+            .unwrap_err();
         let text = error.to_string();
-        for part in [
-            "mvn",
-            "apt install maven",
-            "dnf install maven",
-            "brew install maven",
-        ] {
+        for part in ["mvn", "apt install maven", "dnf install maven", "brew install maven"] {
             assert!(text.contains(part), "{part} in {text}");
         }
     }

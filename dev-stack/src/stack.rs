@@ -100,17 +100,10 @@ impl Data {
     fn new(choice: DataDir) -> Result<Self, StackError> {
         match choice {
             DataDir::Temporary => {
-                let dir = tempfile::Builder::new()
-                    .prefix("sluice-dev-")
-                    .tempdir()
-                    .map_err(StackError::io(
-                        "create a temporary folder in",
-                        std::env::temp_dir(),
-                    ))?;
-                Ok(Self {
-                    path: dir.path().to_owned(),
-                    temporary: Some(dir),
-                })
+                let dir = tempfile::Builder::new().prefix("sluice-dev-").tempdir().map_err(
+                    StackError::io("create a temporary folder in", std::env::temp_dir()),
+                )?;
+                Ok(Self { path: dir.path().to_owned(), temporary: Some(dir) })
             }
             DataDir::Keep(path) => {
                 if path.to_string_lossy().contains(',') {
@@ -118,13 +111,8 @@ impl Data {
                     return Err(StackError::io("use", path)(comma));
                 }
                 fs::create_dir_all(&path).map_err(StackError::io("create", &path))?;
-                let path = path
-                    .canonicalize()
-                    .map_err(StackError::io("resolve", path))?;
-                Ok(Self {
-                    path,
-                    temporary: None,
-                })
+                let path = path.canonicalize().map_err(StackError::io("resolve", path))?;
+                Ok(Self { path, temporary: None })
             }
         }
     }
@@ -206,9 +194,8 @@ impl Stack {
     }
 
     async fn start_new_registry(&mut self, options: &StackOptions) -> Result<(), StackError> {
-        let step = options
-            .progress
-            .step(format!("Starting Apicurio Registry {}", versions::REGISTRY));
+        let step =
+            options.progress.step(format!("Starting Apicurio Registry {}", versions::REGISTRY));
         let logs = self.data.logs();
         for attempt in 1.. {
             let port = lease(options.registry_port, ServiceName::Registry).await?;
@@ -231,9 +218,8 @@ impl Stack {
                 console: logs.join("registry.console.log"),
                 process: None,
             };
-            let outcome = unit
-                .start(self.data.scratch(), &self.lock, options.startup_timeout)
-                .await;
+            let outcome =
+                unit.start(self.data.scratch(), &self.lock, options.startup_timeout).await;
             if other_ports_may_do(&outcome, attempt, &unit.ports) {
                 continue;
             }
@@ -287,9 +273,7 @@ impl Stack {
     /// # Errors
     /// The broker runs already, or does not come up.
     pub async fn start_kafka(&mut self) -> Result<(), StackError> {
-        self.kafka
-            .start(self.data.scratch(), &self.lock, self.startup_timeout)
-            .await
+        self.kafka.start(self.data.scratch(), &self.lock, self.startup_timeout).await
     }
 
     /// Kills the registry (SIGKILL) and returns when it is gone.
@@ -312,9 +296,7 @@ impl Stack {
     /// The stack has no registry, it runs already, or it does not come up.
     pub async fn start_registry(&mut self) -> Result<(), StackError> {
         let registry = self.registry.as_mut().ok_or(StackError::NoRegistry)?;
-        registry
-            .start(self.data.scratch(), &self.lock, self.startup_timeout)
-            .await
+        registry.start(self.data.scratch(), &self.lock, self.startup_timeout).await
     }
 
     /// A command that runs one of Kafka's own tools, by its Java class: for example
@@ -372,9 +354,7 @@ async fn start_kafka(
     data: &Data,
     lock: &File,
 ) -> Result<StartedKafka, StackError> {
-    let step = options
-        .progress
-        .step(format!("Starting Apache Kafka {}", versions::KAFKA));
+    let step = options.progress.step(format!("Starting Apache Kafka {}", versions::KAFKA));
     let kafka_dir = data.path.join("kafka");
     let properties = data.path.join("server.properties");
     let logs = data.logs();
@@ -393,25 +373,15 @@ async fn start_kafka(
         let mut unit = Unit {
             name: ServiceName::Kafka,
             launch: kafka::launch(artifacts, &data.path, &properties, &log, heap_mb),
-            probe: Probe::Kafka {
-                port,
-                cluster_id: cluster_id.clone(),
-            },
+            probe: Probe::Kafka { port, cluster_id: cluster_id.clone() },
             ports: vec![lease_of_clients, lease_of_controller],
             log,
             console: logs.join("kafka.console.log"),
             process: None,
         };
-        let outcome = unit
-            .start(data.scratch(), lock, options.startup_timeout)
-            .await;
+        let outcome = unit.start(data.scratch(), lock, options.startup_timeout).await;
         if !other_ports_may_do(&outcome, attempt, &unit.ports) {
-            return outcome.map(|()| StartedKafka {
-                unit,
-                cluster_id,
-                port,
-                controller_port,
-            });
+            return outcome.map(|()| StartedKafka { unit, cluster_id, port, controller_port });
         }
     }
 }

@@ -115,16 +115,8 @@ impl Supervised {
                 ));
             }
         };
-        let service = line
-            .trim()
-            .parse()
-            .map(Pid::from_raw)
-            .map_err(io::Error::other)?;
-        Ok(Self {
-            script,
-            _lifeline: lifeline,
-            service,
-        })
+        let service = line.trim().parse().map(Pid::from_raw).map_err(io::Error::other)?;
+        Ok(Self { script, _lifeline: lifeline, service })
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -66,9 +66,7 @@ pub struct ServiceExit {
 
 impl fmt::Display for ServiceExit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            service, log, tail, ..
-        } = self;
+        let Self { service, log, tail, .. } = self;
         write!(f, "the {service} ended unexpectedly")?;
         if let Some(code) = self.code {
             write!(f, " with status {code}")?;
@@ -117,12 +115,13 @@ impl Unit {
                 tokio::time::sleep(PROBE_PAUSE).await;
             }
         };
-        let ended = |status: std::io::Result<ExitStatus>| {
-            self.start_failed(status.map_or_else(
-                |error| error.to_string(),
-                |status| format!("it ended ({status})"),
-            ))
-        };
+        let ended =
+            |status: std::io::Result<ExitStatus>| {
+                self.start_failed(status.map_or_else(
+                    |error| error.to_string(),
+                    |status| format!("it ended ({status})"),
+                ))
+            };
         tokio::select! {
             biased;
             status = process.wait() => return Err(ended(status)),
@@ -218,19 +217,12 @@ fn tail_of(path: &Path, count: usize) -> Vec<String> {
     };
     let text = read().unwrap_or_default();
     let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = lines.len().saturating_sub(count);
     let chosen = match lines.iter().rposition(|line| line.contains(" ERROR ")) {
         Some(error) if error < last => {
             let half = count / 2;
-            [
-                &lines[error..error + half],
-                &lines[lines.len() - (count - half)..],
-            ]
-            .concat()
+            [&lines[error..error + half], &lines[lines.len() - (count - half)..]].concat()
         }
         _ => lines[last..].to_vec(),
     };
@@ -262,25 +254,15 @@ mod tests {
     #[tokio::test]
     async fn a_failed_start_carries_the_end_of_the_log() {
         let dir = tempfile::tempdir().unwrap();
-        let lock = cache::lock(&dir.path().join("lock"), Duration::ZERO)
-            .await
-            .unwrap();
+        let lock = cache::lock(&dir.path().join("lock"), Duration::ZERO).await.unwrap();
         let mut unit = unit(dir.path(), "echo from the console; exit 7");
         let log: String = (0..40).map(|i| format!("log line {i}\n")).collect();
         std::fs::write(&unit.log, log).unwrap();
-        let error = unit
-            .start(None, &lock, Duration::from_secs(20))
-            .await
-            .unwrap_err();
-        let StackError::StartFailed { reason, tail, .. } = error else {
-            panic!("{error}")
-        };
+        let error = unit.start(None, &lock, Duration::from_secs(20)).await.unwrap_err();
+        let StackError::StartFailed { reason, tail, .. } = error else { panic!("{error}") };
         assert!(reason.contains('7'), "{reason}");
         assert_eq!(tail.lines().count(), TAIL_LINES);
-        assert!(
-            tail.contains("log line 39") && tail.ends_with("from the console"),
-            "{tail}"
-        );
+        assert!(tail.contains("log line 39") && tail.ends_with("from the console"), "{tail}");
         assert!(!tail.contains("log line 20\n"), "{tail}");
     }
 
@@ -289,11 +271,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let noise: String = (0..50).map(|i| format!("12:00 INFO noise {i}\n")).collect();
-        std::fs::write(
-            &path,
-            format!("{noise}12:00 ERROR no memory\nbecause\n{noise}"),
-        )
-        .unwrap();
+        std::fs::write(&path, format!("{noise}12:00 ERROR no memory\nbecause\n{noise}")).unwrap();
         let tail = tail_of(&path, 6);
         assert_eq!(tail[..2], ["12:00 ERROR no memory", "because"]);
         assert_eq!((tail.len(), tail[5].as_str()), (6, "12:00 INFO noise 49"));
@@ -307,15 +285,10 @@ mod tests {
         let path = dir.path().join("lock");
         let lock = cache::lock(&path, Duration::ZERO).await.unwrap();
         let mut unit = unit(dir.path(), "exec sleep 1000");
-        let error = unit
-            .start(None, &lock, Duration::from_millis(300))
-            .await
-            .unwrap_err();
+        let error = unit.start(None, &lock, Duration::from_millis(300)).await.unwrap_err();
         assert!(error.to_string().contains("no answer"), "{error}");
         drop(lock);
-        cache::lock(&path, Duration::from_secs(10))
-            .await
-            .expect("the script released the lock");
+        cache::lock(&path, Duration::from_secs(10)).await.expect("the script released the lock");
     }
 
     #[tokio::test]
@@ -326,17 +299,13 @@ mod tests {
         let scratch = dir.path().join("scratch");
         std::fs::create_dir(&scratch).unwrap();
         let unit = unit(dir.path(), "trap '' TERM; while :; do sleep 1; done");
-        let process = Supervised::spawn(&unit.launch, &unit.console, Some(&scratch), &lock)
-            .await
-            .unwrap();
+        let process =
+            Supervised::spawn(&unit.launch, &unit.console, Some(&scratch), &lock).await.unwrap();
         let pid = nix::unistd::Pid::from_raw(process.pid() as i32);
         drop(lock);
         assert!(nix::sys::signal::kill(pid, None).is_ok());
         let held = cache::lock(&path, Duration::ZERO).await;
-        assert!(
-            matches!(held, Err(StackError::Locked { .. })),
-            "the script holds the lock"
-        );
+        assert!(matches!(held, Err(StackError::Locked { .. })), "the script holds the lock");
         drop(process);
         cache::lock(&path, Duration::from_secs(20))
             .await

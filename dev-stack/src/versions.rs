@@ -32,10 +32,7 @@ pub const REGISTRY_ARCHIVE_SHA256: &str =
 /// Kafka's own jars by file name, each with its SHA-256 in hexadecimal. Maven verifies the other
 /// jars against the checksums of the repository.
 pub const KAFKA_JARS_SHA256: [(&str, &str); 15] = [
-    (
-        "kafka-clients-4.3.1.jar",
-        "52501b7b47510c66f898871adaf6d2968ab7246561d44ced43643a8a587f0b36",
-    ),
+    ("kafka-clients-4.3.1.jar", "52501b7b47510c66f898871adaf6d2968ab7246561d44ced43643a8a587f0b36"),
     (
         "kafka-coordinator-common-4.3.1.jar",
         "66a86b8c89718216ffa72fe4e44b9d1bdf3472e4cb9200c36a0742a25febbdba",
@@ -52,14 +49,8 @@ pub const KAFKA_JARS_SHA256: [(&str, &str); 15] = [
         "kafka-metadata-4.3.1.jar",
         "4d73a96c6474a4ebdd67a1cee14da1a94cfd6bb9e6e252685ba5667d8ab7f898",
     ),
-    (
-        "kafka-raft-4.3.1.jar",
-        "46abbf89806dd22d848e997cdfb1431524cab4ec88e38a7d2806e20b24a70609",
-    ),
-    (
-        "kafka-server-4.3.1.jar",
-        "01d736599ec3b0cdbb0480c15219170b28cdae189785e7f0c6f1f26e528eaebc",
-    ),
+    ("kafka-raft-4.3.1.jar", "46abbf89806dd22d848e997cdfb1431524cab4ec88e38a7d2806e20b24a70609"),
+    ("kafka-server-4.3.1.jar", "01d736599ec3b0cdbb0480c15219170b28cdae189785e7f0c6f1f26e528eaebc"),
     (
         "kafka-server-common-4.3.1.jar",
         "d7c719f749579a399011f0df7414de8a78f10f074a6122caa550fdb141351575",
@@ -68,18 +59,12 @@ pub const KAFKA_JARS_SHA256: [(&str, &str); 15] = [
         "kafka-share-coordinator-4.3.1.jar",
         "8ceeed7346127e652ea5c650b217890aaff14919f967d27fadce420745bd3066",
     ),
-    (
-        "kafka-storage-4.3.1.jar",
-        "97e3facddd2914a58f28ec91ef35f8da69963eab3651196e97f487924f6dac98",
-    ),
+    ("kafka-storage-4.3.1.jar", "97e3facddd2914a58f28ec91ef35f8da69963eab3651196e97f487924f6dac98"),
     (
         "kafka-storage-api-4.3.1.jar",
         "bc2b22639fa554494461d101d599e01bae840d97c4f46e18fdf3d2fe41a47098",
     ),
-    (
-        "kafka-tools-4.3.1.jar",
-        "62f3c5dd7aa3442d4c5bc6a95f86e2502178ea09de8e27f74d9563bf955e253c",
-    ),
+    ("kafka-tools-4.3.1.jar", "62f3c5dd7aa3442d4c5bc6a95f86e2502178ea09de8e27f74d9563bf955e253c"),
     (
         "kafka-tools-api-4.3.1.jar",
         "dcf6785742e0c8ab11a0fc09c62f1192e11e997dc629669a8db82aa40d933c31",
@@ -88,8 +73,5 @@ pub const KAFKA_JARS_SHA256: [(&str, &str); 15] = [
         "kafka-transaction-coordinator-4.3.1.jar",
         "c64aaa2a88d8fd382c4800204872917686e542043c7916c9e8797d939d8eb313",
     ),
-    (
-        "kafka_2.13-4.3.1.jar",
-        "b098abef5ff878e76f60cd6c559b9baa5663ccb1b55f2837558b22c329d32423",
-    ),
+    ("kafka_2.13-4.3.1.jar", "b098abef5ff878e76f60cd6c559b9baa5663ccb1b55f2837558b22c329d32423"),
 ];

@@ -18,18 +18,11 @@ use tokio::{
 const TOPICS: &str = "org.apache.kafka.tools.TopicCommand";
 
 fn small() -> StackOptions {
-    StackOptions {
-        kafka_heap_mb: 256,
-        ..StackOptions::default()
-    }
+    StackOptions { kafka_heap_mb: 256, ..StackOptions::default() }
 }
 
 fn without_registry(data_dir: DataDir) -> StackOptions {
-    StackOptions {
-        data_dir,
-        start_registry: false,
-        ..small()
-    }
+    StackOptions { data_dir, start_registry: false, ..small() }
 }
 
 fn alive(pid: u32) -> bool {
@@ -65,51 +58,24 @@ async fn registry(stack: &Stack, method: &str, path: &str, body: &str) -> (u16, 
 #[tokio::test]
 async fn broker_and_registry_answer_survive_restarts_and_stop() {
     let mut stack = Stack::start(small()).await.unwrap();
-    assert!(
-        !topics(&stack, &["--list"])
-            .await
-            .lines()
-            .any(|line| line == "payments")
-    );
-    topics(
-        &stack,
-        &["--create", "--topic", "payments", "--partitions", "3"],
-    )
-    .await;
-    assert!(
-        topics(&stack, &["--list"])
-            .await
-            .lines()
-            .any(|line| line == "payments")
-    );
+    assert!(!topics(&stack, &["--list"]).await.lines().any(|line| line == "payments"));
+    topics(&stack, &["--create", "--topic", "payments", "--partitions", "3"]).await;
+    assert!(topics(&stack, &["--list"]).await.lines().any(|line| line == "payments"));
 
     let schema = r#"{"schema":"{\"type\":\"string\"}"}"#;
-    assert_eq!(
-        registry(&stack, "GET", "/subjects/payments-value/versions", "")
-            .await
-            .0,
-        404
-    );
+    assert_eq!(registry(&stack, "GET", "/subjects/payments-value/versions", "").await.0, 404);
     let (status, body) =
         registry(&stack, "POST", "/subjects/payments-value/versions", schema).await;
     assert_eq!(status, 200, "{body}");
 
     // The registry keeps its schemas in the broker.
-    let (bootstrap, url) = (
-        stack.kafka_bootstrap().to_owned(),
-        stack.registry_url().to_owned(),
-    );
+    let (bootstrap, url) = (stack.kafka_bootstrap().to_owned(), stack.registry_url().to_owned());
     let first = stack.registry_pid().unwrap();
     assert!(alive(first));
     stack.kill_registry().await;
     assert!(!alive(first) && stack.registry_pid().is_none());
     stack.start_registry().await.unwrap();
-    assert_eq!(
-        registry(&stack, "GET", "/subjects/payments-value/versions", "")
-            .await
-            .0,
-        200
-    );
+    assert_eq!(registry(&stack, "GET", "/subjects/payments-value/versions", "").await.0, 200);
 
     // The broker keeps its topics, and both keep their addresses.
     for ordered in [false, true] {
@@ -125,27 +91,16 @@ async fn broker_and_registry_answer_survive_restarts_and_stop() {
         }
         assert!(!alive(pid));
         stack.start_kafka().await.unwrap();
-        assert!(
-            topics(&stack, &["--list"])
-                .await
-                .lines()
-                .any(|line| line == "payments")
-        );
+        assert!(topics(&stack, &["--list"]).await.lines().any(|line| line == "payments"));
     }
-    assert_eq!(
-        (stack.kafka_bootstrap(), stack.registry_url()),
-        (bootstrap.as_str(), url.as_str())
-    );
+    assert_eq!((stack.kafka_bootstrap(), stack.registry_url()), (bootstrap.as_str(), url.as_str()));
 
     // A port that was lost in the meantime is named.
     stack.stop_kafka().await;
     let thief = std::net::TcpListener::bind(&bootstrap).unwrap();
     let error = stack.start_kafka().await.unwrap_err();
     let wanted = thief.local_addr().unwrap().port();
-    assert!(
-        matches!(error, StackError::PortInUse { port, .. } if port == wanted),
-        "{error}"
-    );
+    assert!(matches!(error, StackError::PortInUse { port, .. } if port == wanted), "{error}");
     drop(thief);
     stack.start_kafka().await.unwrap();
 
@@ -157,10 +112,7 @@ async fn broker_and_registry_answer_survive_restarts_and_stop() {
     assert!(exit.tail.lines().count() > 1, "{exit}");
     stack.start_kafka().await.unwrap();
 
-    let (data, pids) = (
-        stack.data_dir().to_owned(),
-        [stack.kafka_pid(), stack.registry_pid()],
-    );
+    let (data, pids) = (stack.data_dir().to_owned(), [stack.kafka_pid(), stack.registry_pid()]);
     assert!(data.join("cluster.json").is_file());
     stack.stop().await;
     assert!(pids.iter().all(|pid| !alive(pid.unwrap())));
@@ -173,33 +125,17 @@ async fn kept_data_is_there_at_the_next_start_on_other_ports() {
     let keep = || without_registry(DataDir::Keep(dir.path().join("data")));
     let stack = Stack::start(keep()).await.unwrap();
     let first = stack.kafka_bootstrap().to_owned();
-    topics(
-        &stack,
-        &["--create", "--topic", "kept", "--partitions", "2"],
-    )
-    .await;
+    topics(&stack, &["--create", "--topic", "kept", "--partitions", "2"]).await;
     stack.stop().await;
 
     // The address of the broker may change between two starts.
     let mut options = keep();
-    let other = std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     options.kafka_port = Port::Fixed(other);
     let stack = Stack::start(options).await.unwrap();
     assert_ne!(stack.kafka_bootstrap(), first);
-    assert!(
-        topics(&stack, &["--describe", "--topic", "kept"])
-            .await
-            .contains("PartitionCount: 2")
-    );
-    topics(
-        &stack,
-        &["--create", "--topic", "later", "--partitions", "1"],
-    )
-    .await;
+    assert!(topics(&stack, &["--describe", "--topic", "kept"]).await.contains("PartitionCount: 2"));
+    topics(&stack, &["--create", "--topic", "later", "--partitions", "1"]).await;
     stack.stop().await;
     assert!(dir.path().join("data/kafka/meta.properties").is_file());
 }
@@ -208,15 +144,10 @@ async fn kept_data_is_there_at_the_next_start_on_other_ports() {
 async fn a_port_in_use_is_refused_by_name() {
     let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = held.local_addr().unwrap().port();
-    let options = StackOptions {
-        kafka_port: Port::Fixed(port),
-        ..without_registry(DataDir::Temporary)
-    };
+    let options =
+        StackOptions { kafka_port: Port::Fixed(port), ..without_registry(DataDir::Temporary) };
     let error = Stack::start(options).await.unwrap_err();
-    assert!(
-        matches!(error, StackError::PortInUse { port: found, .. } if found == port),
-        "{error}"
-    );
+    assert!(matches!(error, StackError::PortInUse { port: found, .. } if found == port), "{error}");
 }
 
 /// The process of the next test that owns a stack and is killed; idle unless asked for.
@@ -230,12 +161,7 @@ async fn owner_process() {
         temporary if temporary.is_empty() => DataDir::Temporary,
         kept => DataDir::Keep(PathBuf::from(kept)),
     };
-    let mut stack = Stack::start(StackOptions {
-        data_dir,
-        ..small()
-    })
-    .await
-    .unwrap();
+    let mut stack = Stack::start(StackOptions { data_dir, ..small() }).await.unwrap();
     let line = format!(
         "owner {} {} {}\n",
         stack.kafka_pid().unwrap(),
@@ -258,11 +184,7 @@ async fn start_and_kill_owner(dir: &Path) -> ([u32; 2], PathBuf) {
         .unwrap();
     let mut lines = BufReader::new(owner.stderr.take().unwrap()).lines();
     let report = loop {
-        let line = lines
-            .next_line()
-            .await
-            .unwrap()
-            .expect("the owner reports its stack");
+        let line = lines.next_line().await.unwrap().expect("the owner reports its stack");
         if let Some(report) = line.strip_prefix("owner ") {
             break report.to_owned();
         }
@@ -270,10 +192,7 @@ async fn start_and_kill_owner(dir: &Path) -> ([u32; 2], PathBuf) {
     let mut words = report.splitn(3, ' ');
     let pids = [(); 2].map(|()| words.next().unwrap().parse().unwrap());
     let data = PathBuf::from(words.next().unwrap());
-    assert!(
-        pids.iter().all(|pid| alive(*pid)),
-        "the services run before the kill"
-    );
+    assert!(pids.iter().all(|pid| alive(*pid)), "the services run before the kill");
     assert!(data.is_dir());
     owner.kill().await.unwrap();
     (pids, data)
@@ -290,10 +209,7 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 #[tokio::test]
 async fn nothing_outlives_a_killed_owner() {
     let (pids, data) = start_and_kill_owner(Path::new("")).await;
-    until("the end of the services", || {
-        !pids.iter().any(|pid| alive(*pid))
-    })
-    .await;
+    until("the end of the services", || !pids.iter().any(|pid| alive(*pid))).await;
     until("the removal of temporary data", || !data.exists()).await;
 }
 
@@ -303,9 +219,7 @@ async fn kept_data_can_be_used_at_once_after_its_owner_was_killed() {
     let path = dir.path().join("data");
     let (pids, _) = start_and_kill_owner(&path).await;
     // No wait here: the start itself waits for the predecessor's broker to be gone.
-    let stack = Stack::start(without_registry(DataDir::Keep(path.clone())))
-        .await
-        .unwrap();
+    let stack = Stack::start(without_registry(DataDir::Keep(path.clone()))).await.unwrap();
     assert!(!pids.iter().any(|pid| alive(*pid)));
     assert!(
         topics(&stack, &["--list"]).await.contains("kafkasql"),

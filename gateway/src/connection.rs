@@ -58,11 +58,7 @@ impl Socket {
     ) -> (Self, oneshot::Receiver<Remains>) {
         let (hand_back, remains) = oneshot::channel();
         let socket = Self {
-            remains: Some(Remains {
-                stream,
-                ended: false,
-                unanswered: false,
-            }),
+            remains: Some(Remains { stream, ended: false, unanswered: false }),
             hand_back: Some(hand_back),
             opening: Some(Box::pin(tokio::time::sleep(first_bytes))),
             read: 0,
@@ -72,9 +68,7 @@ impl Socket {
 
     fn remains(&mut self) -> io::Result<&mut Remains> {
         // Taken only by `drop`.
-        self.remains
-            .as_mut()
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+        self.remains.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn written(&mut self, outcome: &Poll<io::Result<usize>>) {
@@ -183,11 +177,7 @@ pub(crate) enum End {
 
 /// Ends a connection that hyper is done with. Returns whether a 408 was sent.
 pub(crate) async fn take_leave(remains: Remains, end: End) -> bool {
-    let Remains {
-        mut stream,
-        ended,
-        unanswered,
-    } = remains;
+    let Remains { mut stream, ended, unanswered } = remains;
     // An idle connection that timed out has nothing to be told, nor one that ends as agreed.
     let slow = end == End::TimedOut && unanswered;
     if ended || end == End::Retired || (end == End::TimedOut && !slow) {

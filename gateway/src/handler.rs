@@ -105,20 +105,11 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
     let request_id = Uuid::now_v7().hyphenated().to_string();
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let peer = parts
-        .extensions
-        .get::<Peer>()
-        .map_or(IpAddr::from([0, 0, 0, 0]), |p| p.0.ip());
+    let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |p| p.0.ip());
     let remote = client_address(peer, &parts.headers, &shared.trusted_proxies);
-    let name = parts
-        .uri
-        .path()
-        .strip_prefix("/webhooks/")
-        .unwrap_or_default();
+    let name = parts.uri.path().strip_prefix("/webhooks/").unwrap_or_default();
     let source = shared.sources.get(name).cloned();
-    let meter = shared
-        .metrics
-        .request(source.as_ref().map(|source| &source.name));
+    let meter = shared.metrics.request(source.as_ref().map(|source| &source.name));
 
     let span = tracing::info_span!(
         "webhook",
@@ -129,22 +120,13 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
         source = source.as_ref().map_or("unknown", |source| &*source.name),
         request_id,
     );
-    let parent = parts
-        .headers
-        .get(TRACEPARENT)
-        .and_then(|value| value.to_str().ok());
+    let parent = parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let parent = parent.map(extract).unwrap_or_default();
     // Fails only where no traces are sent; the record then carries the sender's context.
     let _ = span.set_parent(parent.clone());
     let traceparent = inject(&context_of(&span, &parent));
 
-    let incoming = Incoming {
-        parts,
-        body,
-        remote,
-        request_id: request_id.clone(),
-        received_at_ms,
-    };
+    let incoming = Incoming { parts, body, remote, request_id: request_id.clone(), received_at_ms };
     let answer = shared.answer(source, incoming, traceparent.as_deref());
     let (mut response, outcome) = match answer.instrument(span.clone()).await {
         Ok((response, outcome)) => (response, outcome),
@@ -191,13 +173,7 @@ impl Shared {
         incoming: Incoming,
         traceparent: Option<&str>,
     ) -> Result<(Response<Body>, Outcome), Problem> {
-        let Incoming {
-            parts,
-            body,
-            remote,
-            request_id,
-            received_at_ms,
-        } = incoming;
+        let Incoming { parts, body, remote, request_id, received_at_ms } = incoming;
         if let Some(addresses) = &self.addresses {
             addresses.check(remote).map_err(Problem::RateLimited)?;
         }
@@ -219,27 +195,18 @@ impl Shared {
         }
         let body = self.read_body(&parts.headers, body).await?;
 
-        let received = Received {
-            source,
-            parts,
-            body,
-            remote,
-            request_id,
-            received_at_ms,
-        };
+        let received = Received { source, parts, body, remote, request_id, received_at_ms };
         let source = Arc::clone(&received.source);
         // Age is judged now, not when the head came: a body may take seconds to arrive.
         let verified = received.verify(now_ms()).map_err(|(received, rejection)| {
-            self.rejections
-                .report(&self.upstream, &received, &rejection);
+            self.rejections.report(&self.upstream, &received, &rejection);
             Problem::Unverified(source.provider.rejection_status())
         })?;
         let published = verified
             .publish(&self.upstream, traceparent)
             .await
             .map_err(|failure| self.unavailable(&source, &failure))?;
-        self.metrics
-            .stored(&source.name, published.events(), published.waited());
+        self.metrics.stored(&source.name, published.events(), published.waited());
         Ok((published.acknowledge(), Outcome::Accepted))
     }
 
@@ -257,9 +224,7 @@ impl Shared {
 
     async fn read_body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
         // A declared length is refused at once; an undeclared one as soon as it is too long.
-        let declared = headers
-            .get(header::CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok());
+        let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let declared = declared.and_then(|length| length.parse::<usize>().ok());
         if declared.is_some_and(|length| length > self.max_body) {
             return Err(Problem::BodyTooLarge);
@@ -298,16 +263,11 @@ fn challenge(source: &Source, parts: &Parts) -> Result<(Response<Body>, Outcome)
         headers: &parts.headers,
         body: &Bytes::new(),
     };
-    let answer = source
-        .provider
-        .challenge(&request)
-        .ok_or(Problem::MethodNotAllowed)?;
+    let answer = source.provider.challenge(&request).ok_or(Problem::MethodNotAllowed)?;
     Ok((prescribed(answer), Outcome::Challenge))
 }
 
 fn now_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

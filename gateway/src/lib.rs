@@ -86,18 +86,9 @@ impl Gateway {
         let topics = settings::topics(config).context("[topics]")?;
         let client = settings::client(config, "sluice-gateway").context("[kafka]")?;
         let publisher = Publisher::connect(&client, wiring::publisher_options(&config.gateway))?;
-        let upstream = Upstream::new(
-            publisher,
-            topics.raw(),
-            topics.rejected(),
-            config.gateway.ack_timeout,
-        );
-        let shared = Arc::new(Shared::new(
-            config,
-            sources,
-            upstream,
-            Arc::new(Metrics::new()),
-        ));
+        let upstream =
+            Upstream::new(publisher, topics.raw(), topics.rejected(), config.gateway.ack_timeout);
+        let shared = Arc::new(Shared::new(config, sources, upstream, Arc::new(Metrics::new())));
         let supervisor = Supervisor {
             shared: Arc::clone(&shared),
             settings: client,
@@ -109,9 +100,7 @@ impl Gateway {
         let listener = TcpListener::bind(listen).await.with_context(|| {
             format!("the gateway cannot listen on {listen}; set gateway.listen to a free address")
         })?;
-        let address = listener
-            .local_addr()
-            .context("asking for the listening address")?;
+        let address = listener.local_addr().context("asking for the listening address")?;
         Ok(Self {
             listener,
             address,
@@ -135,15 +124,7 @@ impl Gateway {
     /// Topics that must not be written to, or a producer that failed for good. What is in flight
     /// is answered before it returns.
     pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let Self {
-            listener,
-            address,
-            config,
-            shared,
-            supervisor,
-            health,
-            component,
-        } = self;
+        let Self { listener, address, config, shared, supervisor, health, component } = self;
         let (stop, stopped) = watch::channel(false);
         let mut fatal = shared.upstream().fatal();
         tracing::info!(%address, "gateway listening");
@@ -166,16 +147,11 @@ impl Gateway {
         let served = server::serve(listener, &config, Arc::clone(&shared), stopped);
         let ((outcome, deadline), cut_off) = tokio::join!(ended, served);
         if cut_off > 0 {
-            tracing::warn!(
-                connections = cut_off,
-                "cut off: not answered within shutdown_timeout"
-            );
+            tracing::warn!(connections = cut_off, "cut off: not answered within shutdown_timeout");
         }
         // What a sender was told is stored is stored. This is for records whose sender went away,
         // and for records of refused requests.
-        let left = deadline
-            .saturating_duration_since(Instant::now())
-            .max(LAST_FLUSH);
+        let left = deadline.saturating_duration_since(Instant::now()).max(LAST_FLUSH);
         if let Err(error) = shared.upstream().publisher().flush(left).await {
             tracing::warn!(%error, "some records without a waiting sender are not known to be stored");
         }

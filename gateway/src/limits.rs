@@ -55,10 +55,7 @@ pub(crate) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
 
 /// Reads `1.2.3.4`, `1.2.3.4:567`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:567`.
 fn forwarded_address(text: &str) -> Option<IpAddr> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     let address = bare.parse::<IpAddr>().ok();
     address
         .or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
@@ -89,17 +86,12 @@ pub(crate) struct Limiter<C: Clock = DefaultClock> {
 impl<C: Clock + Clone> Limiter<C> {
     /// A full allowance, judged by `clock`.
     pub(crate) fn new(limit: RateLimit, clock: C) -> Self {
-        Self {
-            limiter: RateLimiter::direct_with_clock(quota(limit), clock.clone()),
-            clock,
-        }
+        Self { limiter: RateLimiter::direct_with_clock(quota(limit), clock.clone()), clock }
     }
 
     /// Takes one, or says after what time one would be there.
     pub(crate) fn check(&self) -> Result<(), Duration> {
-        self.limiter
-            .check()
-            .map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+        self.limiter.check().map_err(|not_until| not_until.wait_time_from(self.clock.now()))
     }
 }
 
@@ -115,11 +107,7 @@ impl<C: Clock + Clone> AddressLimiter<C> {
     /// Full allowances, judged by `clock`.
     pub(crate) fn new(limit: RateLimit, clock: C) -> Self {
         let limiter = RateLimiter::new(quota(limit), DashMapStateStore::default(), clock.clone());
-        Self {
-            limiter,
-            hasher: RandomState::new(),
-            clock,
-        }
+        Self { limiter, hasher: RandomState::new(), clock }
     }
 
     /// Takes one from the allowance of `address`, or says after what time one would be there.
@@ -148,16 +136,11 @@ mod tests {
     use http::HeaderValue;
 
     fn client(peer: &str, forwarded: &[&str]) -> String {
-        let trusted: Vec<IpNet> = ["10.0.0.0/8", "2001:db8:1::/48"]
-            .iter()
-            .map(|net| net.parse().unwrap())
-            .collect();
+        let trusted: Vec<IpNet> =
+            ["10.0.0.0/8", "2001:db8:1::/48"].iter().map(|net| net.parse().unwrap()).collect();
         let mut headers = HeaderMap::new();
         for value in forwarded {
-            headers.append(
-                &X_FORWARDED_FOR,
-                HeaderValue::from_bytes(value.as_bytes()).unwrap(),
-            );
+            headers.append(&X_FORWARDED_FOR, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         client_address(peer.parse().unwrap(), &headers, &trusted).to_string()
     }
@@ -173,43 +156,25 @@ mod tests {
         assert_eq!(client("10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.1"]), "198.51.100.1");
         // The sender wrote the left one itself.
-        assert_eq!(
-            client("10.0.0.1", &["10.9.9.9, 198.51.100.1"]),
-            "198.51.100.1"
-        );
-        assert_eq!(
-            client("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"]),
-            "198.51.100.1"
-        );
+        assert_eq!(client("10.0.0.1", &["10.9.9.9, 198.51.100.1"]), "198.51.100.1");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.1, 10.0.0.2"]), "198.51.100.1");
         // Several header lines are one list.
-        assert_eq!(
-            client("10.0.0.1", &["1.1.1.1", "198.51.100.1", "10.0.0.2"]),
-            "198.51.100.1"
-        );
-        assert_eq!(
-            client("2001:db8:1::1", &["[2001:db8:2::7]:443"]),
-            "2001:db8:2::7"
-        );
+        assert_eq!(client("10.0.0.1", &["1.1.1.1", "198.51.100.1", "10.0.0.2"]), "198.51.100.1");
+        assert_eq!(client("2001:db8:1::1", &["[2001:db8:2::7]:443"]), "2001:db8:2::7");
         assert_eq!(client("10.0.0.1", &["198.51.100.1:5555"]), "198.51.100.1");
     }
 
     #[test]
     fn an_entry_that_is_no_address_ends_the_search_at_a_proxy() {
         assert_eq!(client("10.0.0.1", &["198.51.100.1, unknown"]), "10.0.0.1");
-        assert_eq!(
-            client("10.0.0.1", &["198.51.100.1, junk, 10.0.0.2"]),
-            "10.0.0.2"
-        );
+        assert_eq!(client("10.0.0.1", &["198.51.100.1, junk, 10.0.0.2"]), "10.0.0.2");
         assert_eq!(client("10.0.0.1", &["198.51.100.1", "\u{fc}"]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[""]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         // Only trusted entries: the farthest one is the best there is.
         assert_eq!(client("10.0.0.1", &["10.0.0.3, 10.0.0.2"]), "10.0.0.3");
         let long = vec!["10.0.0.2"; 1000].join(",");
-        assert_eq!(
-            client("10.0.0.1", &[&format!("198.51.100.1,{long}")]),
-            "10.0.0.2"
-        );
+        assert_eq!(client("10.0.0.1", &[&format!("198.51.100.1,{long}")]), "10.0.0.2");
     }
 
     #[test]
@@ -218,10 +183,7 @@ mod tests {
         let limiter = Limiter::new("10/s".parse().unwrap(), clock.clone());
         assert!((0..10).all(|_| limiter.check().is_ok()));
         let wait = limiter.check().unwrap_err();
-        assert!(
-            wait > Duration::ZERO && wait <= Duration::from_millis(100),
-            "{wait:?}"
-        );
+        assert!(wait > Duration::ZERO && wait <= Duration::from_millis(100), "{wait:?}");
         clock.advance(wait);
         assert!(limiter.check().is_ok());
         assert!(limiter.check().is_err());
@@ -238,9 +200,7 @@ mod tests {
         assert!(check("2001:db8::1"));
         assert!(!check("2001:db8::2"));
         // Of a hundred other addresses nearly all must be free; a shared cell is possible.
-        let free = (1..=100)
-            .filter(|i| check(&format!("198.51.100.{i}")))
-            .count();
+        let free = (1..=100).filter(|i| check(&format!("198.51.100.{i}"))).count();
         assert!(free >= 98, "{free}");
     }
 

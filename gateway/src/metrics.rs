@@ -126,14 +126,12 @@ impl Metrics {
 
     /// Counts a request that was refused before it reached a handler.
     pub(crate) fn refused_head(&self, outcome: Outcome) {
-        self.requests
-            .add(1, &[source_label(&self.unknown), outcome_label(outcome)]);
+        self.requests.add(1, &[source_label(&self.unknown), outcome_label(outcome)]);
     }
 
     /// Counts a refused signature.
     pub(crate) fn rejected(&self, source: &Arc<str>, reason: &'static str) {
-        self.rejected
-            .add(1, &[source_label(source), KeyValue::new("reason", reason)]);
+        self.rejected.add(1, &[source_label(source), KeyValue::new("reason", reason)]);
     }
 
     /// Counts the events of one acknowledged request.
@@ -172,9 +170,7 @@ impl Drop for RequestMeter {
     fn drop(&mut self) {
         let labels = [source_label(&self.source), outcome_label(self.outcome)];
         self.metrics.requests.add(1, &labels);
-        self.metrics
-            .duration
-            .record(self.started.elapsed().as_secs_f64(), &labels);
+        self.metrics.duration.record(self.started.elapsed().as_secs_f64(), &labels);
         self.metrics.in_flight.add(-1, &[]);
     }
 }

@@ -52,10 +52,7 @@ impl Received {
     /// Why the request is refused, with the request, which may be reported but never published.
     pub(crate) fn verify(self, now_ms: i64) -> Result<Verified, (Box<Self>, Rejection)> {
         match self.source.provider.verify(&self.request(), now_ms) {
-            Ok(verdict) => Ok(Verified {
-                received: self,
-                verdict,
-            }),
+            Ok(verdict) => Ok(Verified { received: self, verdict }),
             Err(rejection) => Err((Box::new(self), rejection)),
         }
     }
@@ -143,10 +140,9 @@ impl Published {
                 let Self { request_id, .. } = self;
                 let body = format!(r#"{{"status":"accepted","request_id":"{request_id}"}}"#);
                 let mut response = Response::new(Body::from(body));
-                response.headers_mut().insert(
-                    header::CONTENT_TYPE,
-                    HeaderValue::from_static("application/json"),
-                );
+                response
+                    .headers_mut()
+                    .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
                 response
             }
         }
@@ -159,9 +155,7 @@ pub(crate) fn prescribed(answer: sluice_providers::Acknowledgement) -> Response<
     // Statuses are constants of the providers; a nonsensical one still has to acknowledge.
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     if let Some(content_type) = answer.content_type {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
     response
 }

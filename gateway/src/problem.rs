@@ -164,11 +164,9 @@ impl Problem {
     fn retry_after(self) -> Option<u64> {
         match self {
             // Rounded up, so that a sender who waits exactly that long conforms.
-            Self::RateLimited(wait) => Some(
-                wait.as_secs()
-                    .saturating_add(u64::from(wait.subsec_nanos() > 0))
-                    .max(1),
-            ),
+            Self::RateLimited(wait) => {
+                Some(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1))
+            }
             Self::Overloaded => Some(1),
             Self::Unavailable => Some(5),
             _ => None,
@@ -179,13 +177,7 @@ impl Problem {
     pub(crate) fn document(self, request_id: &str) -> Vec<u8> {
         let (r#type, title, detail) = self.texts();
         let status = self.status().as_u16();
-        let document = Document {
-            r#type,
-            title,
-            status,
-            detail,
-            request_id,
-        };
+        let document = Document { r#type, title, status, detail, request_id };
         serde_json::to_vec(&document).unwrap_or_default()
     }
 
@@ -246,34 +238,21 @@ mod tests {
             assert_eq!(value["status"], problem.status().as_u16());
             assert_eq!(value["request_id"], "an-id");
             for member in ["type", "title", "detail"] {
-                assert!(
-                    !value[member].as_str().unwrap().is_empty(),
-                    "{problem:?} {member}"
-                );
+                assert!(!value[member].as_str().unwrap().is_empty(), "{problem:?} {member}");
             }
             assert!(!problem.status().is_success(), "{problem:?}");
             let response = problem.response("an-id");
-            assert_eq!(
-                response.headers()[header::CONTENT_TYPE],
-                "application/problem+json"
-            );
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         }
     }
 
     #[test]
     fn the_headers_a_status_demands_are_there() {
         let header = |problem: Problem, name| {
-            problem
-                .response("id")
-                .headers()
-                .get(name)
-                .map(|v| v.to_str().unwrap().to_owned())
+            problem.response("id").headers().get(name).map(|v| v.to_str().unwrap().to_owned())
         };
         let retry_after = |problem| header(problem, header::RETRY_AFTER);
-        assert_eq!(
-            header(Problem::MethodNotAllowed, header::ALLOW).as_deref(),
-            Some("POST")
-        );
+        assert_eq!(header(Problem::MethodNotAllowed, header::ALLOW).as_deref(), Some("POST"));
         let rate_limited = |ms| Problem::RateLimited(Duration::from_millis(ms));
         assert_eq!(retry_after(rate_limited(0)).as_deref(), Some("1"));
         assert_eq!(retry_after(rate_limited(2000)).as_deref(), Some("2"));
@@ -288,10 +267,7 @@ mod tests {
     fn a_providers_status_is_used_unless_it_would_acknowledge() {
         assert_eq!(Problem::Unverified(498).status().as_u16(), 498);
         for wrong in [200, 302, 500, 7] {
-            assert_eq!(
-                Problem::Unverified(wrong).status(),
-                StatusCode::UNAUTHORIZED
-            );
+            assert_eq!(Problem::Unverified(wrong).status(), StatusCode::UNAUTHORIZED);
         }
     }
 }

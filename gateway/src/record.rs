@@ -37,10 +37,7 @@ pub(crate) struct Delivery<'a> {
 
 /// The request target as received: path and query.
 pub(crate) fn target(parts: &Parts) -> &str {
-    parts
-        .uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str())
+    parts.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
 /// The record of the event at `index` of `size` in the request.
@@ -50,21 +47,9 @@ pub(crate) fn raw_webhook(
     index: usize,
     size: usize,
 ) -> RawWebhook {
-    let Delivery {
-        source,
-        provider,
-        tenant,
-        parts,
-        body,
-        verdict,
-        ..
-    } = *delivery;
+    let Delivery { source, provider, tenant, parts, body, verdict, .. } = *delivery;
     // The signature covers the whole body, so one record has to carry it; the others need not.
-    let body = if index == 0 {
-        body.to_vec()
-    } else {
-        Vec::new()
-    };
+    let body = if index == 0 { body.to_vec() } else { Vec::new() };
     let event_body = match event.body {
         BodyPart::Whole if index == 0 => None,
         // Two events that both claim the whole body: each record must be readable alone.
@@ -186,10 +171,7 @@ mod tests {
             .header("stripe-signature", "t=1")
             .header("x-two", "second")
             .header("x-request-id", "the-sender's")
-            .header(
-                "x-bytes",
-                http::HeaderValue::from_bytes(b"\xff\xfe").unwrap(),
-            );
+            .header("x-bytes", http::HeaderValue::from_bytes(b"\xff\xfe").unwrap());
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let verdict = Verdict {
             scheme: "stripe-v1",
@@ -238,14 +220,8 @@ mod tests {
             let part = |text: &'static [u8]| BodyPart::Part(Bytes::from_static(text));
             let first = raw_webhook(delivery, event("a", part(b"{1}")), 0, 2);
             let second = raw_webhook(delivery, event("b", part(b"{2}")), 1, 2);
-            assert_eq!(
-                (&first.body[..], first.payload()),
-                (&b"[{1},{2}]"[..], &b"{1}"[..])
-            );
-            assert_eq!(
-                (&second.body[..], second.payload()),
-                (&b""[..], &b"{2}"[..])
-            );
+            assert_eq!((&first.body[..], first.payload()), (&b"[{1},{2}]"[..], &b"{1}"[..]));
+            assert_eq!((&second.body[..], second.payload()), (&b""[..], &b"{2}"[..]));
             assert_eq!((second.batch_index, second.batch_size), (1, 2));
             let whole = raw_webhook(delivery, event("c", BodyPart::Whole), 1, 2);
             assert_eq!(whole.payload(), b"[{1},{2}]");
@@ -258,10 +234,7 @@ mod tests {
             let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
             assert_eq!(partition_key(&raw, PartitionBy::Event), "shop:evt_1");
             assert_eq!(partition_key(&raw, PartitionBy::Object), "shop:pi_1");
-            let nameless = RawWebhook {
-                object_id: None,
-                ..raw
-            };
+            let nameless = RawWebhook { object_id: None, ..raw };
             assert_eq!(partition_key(&nameless, PartitionBy::Object), "shop:evt_1");
         });
     }
@@ -291,17 +264,9 @@ mod tests {
                 ]
             );
             // A time no calendar holds is left out; it must not cost the event.
-            let odd = RawWebhook {
-                occurred_at: Some(i64::MAX),
-                ..raw
-            };
+            let odd = RawWebhook { occurred_at: Some(i64::MAX), ..raw };
             let headers = RecordHeaders::new(&odd);
-            assert!(
-                headers
-                    .list(&odd, None)
-                    .iter()
-                    .all(|(name, _)| *name != "ce_time")
-            );
+            assert!(headers.list(&odd, None).iter().all(|(name, _)| *name != "ce_time"));
         });
     }
 }

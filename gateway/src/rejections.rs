@@ -62,12 +62,7 @@ fn record(received: &Received, rejection: &Rejection) -> Rejected {
         received_at: received.received_at_ms,
         request_id: received.request_id.clone(),
         remote_address: received.remote.to_string(),
-        header_names: received
-            .parts
-            .headers
-            .keys()
-            .map(|name| name.as_str().to_owned())
-            .collect(),
+        header_names: received.parts.headers.keys().map(|name| name.as_str().to_owned()).collect(),
         body_bytes: i64::try_from(received.body.len()).unwrap_or(i64::MAX),
     }
 }

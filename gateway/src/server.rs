@@ -79,10 +79,7 @@ pub(crate) async fn serve(
     drop(listener);
     let deadline = Instant::now() + config.shutdown_timeout;
     while !connections.is_empty() {
-        if tokio::time::timeout_at(deadline, connections.join_next())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout_at(deadline, connections.join_next()).await.is_err() {
             break;
         }
     }
@@ -200,9 +197,7 @@ impl Server {
 fn timed_out(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        let of_hyper = error
-            .downcast_ref::<hyper::Error>()
-            .is_some_and(hyper::Error::is_timeout);
+        let of_hyper = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout);
         let of_socket = error
             .downcast_ref::<io::Error>()
             .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);

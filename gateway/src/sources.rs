@@ -104,10 +104,7 @@ mod tests {
         source.secrets = vec![SecretRef::File(secret_file.to_owned())];
         source.allow_ips = vec!["192.0.2.0/24".parse().unwrap()];
         source.rate_limit = Some("1/h".parse().unwrap());
-        Config {
-            sources: vec![source],
-            ..Config::default()
-        }
+        Config { sources: vec![source], ..Config::default() }
     }
 
     #[test]
@@ -138,10 +135,7 @@ mod tests {
     #[test]
     fn an_unknown_provider_ends_the_start() {
         let sources = vec![SourceConfig::new("shop", "strype")];
-        let config = Config {
-            sources,
-            ..Config::default()
-        };
+        let config = Config { sources, ..Config::default() };
         let text = format!("{:#}", Sources::build(&config).unwrap_err());
         assert!(text.contains("strype") && text.contains("stripe"), "{text}");
     }

@@ -123,10 +123,7 @@ impl Upstream {
     }
 
     fn raw_encoder(&self) -> Option<&Encoder<RawWebhook>> {
-        self.topics_checked
-            .load(Ordering::Acquire)
-            .then(|| self.raw.get())
-            .flatten()
+        self.topics_checked.load(Ordering::Acquire).then(|| self.raw.get()).flatten()
     }
 
     /// Whether events can be published at all. Asked before a body is read, so that a gateway that
@@ -137,16 +134,8 @@ impl Upstream {
 
     /// Encodes one record.
     pub(crate) fn prepare(&self, raw: RawWebhook, key: String) -> Result<Prepared, PublishFailure> {
-        let value = self
-            .raw_encoder()
-            .ok_or(PublishFailure::NotReady)?
-            .encode(&raw)?;
-        Ok(Prepared {
-            headers: RecordHeaders::new(&raw),
-            raw,
-            key,
-            value,
-        })
+        let value = self.raw_encoder().ok_or(PublishFailure::NotReady)?.encode(&raw)?;
+        Ok(Prepared { headers: RecordHeaders::new(&raw), raw, key, value })
     }
 
     /// Sends all records of one request and waits until every one is acknowledged, at most for

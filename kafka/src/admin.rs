@@ -70,9 +70,7 @@ pub struct Admin {
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Admin")
-            .field("settings", self.settings())
-            .finish_non_exhaustive()
+        f.debug_struct("Admin").field("settings", self.settings()).finish_non_exhaustive()
     }
 }
 
@@ -100,14 +98,12 @@ impl Admin {
         call: impl FnOnce(&Reader) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
         let reader = Arc::clone(&self.reader);
-        tokio::task::spawn_blocking(move || call(&reader))
-            .await
-            .unwrap_or_else(|ended| {
-                Err(ClientError::Broker {
-                    operation: "finish a request".into(),
-                    reason: ended.to_string(),
-                })
+        tokio::task::spawn_blocking(move || call(&reader)).await.unwrap_or_else(|ended| {
+            Err(ClientError::Broker {
+                operation: "finish a request".into(),
+                reason: ended.to_string(),
             })
+        })
     }
 
     /// Whether a broker answers within `timeout`.
@@ -115,8 +111,7 @@ impl Admin {
     /// # Errors
     /// [`ClientError::Unreachable`] if none does, [`ClientError::Denied`] if it refuses.
     pub async fn reachable(&self, timeout: Duration) -> Result<(), ClientError> {
-        self.blocking(move |reader| reader.metadata(None, timeout).map(|_| ()))
-            .await
+        self.blocking(move |reader| reader.metadata(None, timeout).map(|_| ())).await
     }
 
     /// Creates the topics that are not there, and waits until each has its leaders, at most 15 s.
@@ -136,17 +131,13 @@ impl Admin {
         let options = AdminOptions::new()
             .request_timeout(Some(VISIBLE_LIMIT))
             .operation_timeout(Some(ANSWER_LIMIT));
-        let answers = self
-            .client
-            .create_topics(&topics, &options)
-            .await
-            .map_err(|error| {
-                self.settings().explain(
-                    "create topics",
-                    &error,
-                    self.client.inner().context().last_error(),
-                )
-            })?;
+        let answers = self.client.create_topics(&topics, &options).await.map_err(|error| {
+            self.settings().explain(
+                "create topics",
+                &error,
+                self.client.inner().context().last_error(),
+            )
+        })?;
         let mut done = Vec::new();
         let mut failures = Vec::new();
         for answer in answers {
@@ -170,12 +161,7 @@ impl Admin {
             let hidden: Vec<_> = specs
                 .iter()
                 .filter(|spec| cluster.get(&spec.name).is_none_or(|found| !found.led))
-                .map(|spec| {
-                    (
-                        spec.name.clone(),
-                        "it has no leaders yet; try again".to_owned(),
-                    )
-                })
+                .map(|spec| (spec.name.clone(), "it has no leaders yet; try again".to_owned()))
                 .collect();
             if hidden.is_empty() {
                 return Ok(());
@@ -217,10 +203,7 @@ impl Admin {
                 found.config = config;
             }
         }
-        Ok(specs
-            .iter()
-            .flat_map(|spec| compare(spec, cluster.get(&spec.name)))
-            .collect())
+        Ok(specs.iter().flat_map(|spec| compare(spec, cluster.get(&spec.name))).collect())
     }
 
     async fn describe(
@@ -248,15 +231,13 @@ impl Admin {
                         reason: "it was asked for something else".into(),
                     });
                 };
-                answer
-                    .map(|resource| ((*name).to_owned(), settings_of(resource)))
-                    .map_err(|code| {
-                        self.settings().explain_code(
-                            format!("ask for the settings of `{name}`"),
-                            code,
-                            seen(),
-                        )
-                    })
+                answer.map(|resource| ((*name).to_owned(), settings_of(resource))).map_err(|code| {
+                    self.settings().explain_code(
+                        format!("ask for the settings of `{name}`"),
+                        code,
+                        seen(),
+                    )
+                })
             })
             .collect()
     }
@@ -267,8 +248,7 @@ impl Admin {
     /// Why the cluster did not answer.
     pub async fn consumer_group_state(&self, group: &str) -> Result<GroupState, ClientError> {
         let group = group.to_owned();
-        self.blocking(move |reader| group_state(reader, &group))
-            .await
+        self.blocking(move |reader| group_state(reader, &group)).await
     }
 
     /// Sets the committed offsets of `group`, by topic and partition, while nobody is in it; other
@@ -286,8 +266,7 @@ impl Admin {
     ) -> Result<(), ClientError> {
         let group = group.to_owned();
         let offsets = offsets.clone();
-        self.blocking(move |reader| reset_offsets(reader, &group, &offsets))
-            .await
+        self.blocking(move |reader| reset_offsets(reader, &group, &offsets)).await
     }
 }
 
@@ -299,10 +278,7 @@ fn group_state(reader: &Reader, group: &str) -> Result<GroupState, ClientError> 
         .map_err(|error| reader.explain(format!("describe the group `{group}`"), &error, client))?;
     let found = list.groups().iter().find(|found| found.name() == group);
     Ok(found.map_or_else(
-        || GroupState {
-            state: "Absent".into(),
-            members: Vec::new(),
-        },
+        || GroupState { state: "Absent".into(), members: Vec::new() },
         |found| GroupState {
             state: found.state().to_owned(),
             members: found
@@ -381,9 +357,7 @@ fn new_topic(spec: &TopicSpec) -> NewTopic<'_> {
         i32::try_from(spec.partitions).unwrap_or(i32::MAX),
         TopicReplication::Fixed(spec.replication.into()),
     );
-    spec.config
-        .iter()
-        .fold(topic, |topic, (name, value)| topic.set(name, value))
+    spec.config.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
 }
 
 fn creation_failure(code: Code) -> String {
@@ -402,9 +376,5 @@ fn creation_failure(code: Code) -> String {
 }
 
 fn settings_of(resource: ConfigResource) -> BTreeMap<String, String> {
-    resource
-        .entries
-        .into_iter()
-        .filter_map(|entry| Some((entry.name, entry.value?)))
-        .collect()
+    resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }

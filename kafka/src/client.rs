@@ -79,20 +79,10 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 /// Parts of property names whose values must never be shown.
-const SECRET_PARTS: &[&str] = &[
-    "password",
-    "secret",
-    "key",
-    "token",
-    "jaas",
-    "oauthbearer.config",
-];
+const SECRET_PARTS: &[&str] = &["password", "secret", "key", "token", "jaas", "oauthbearer.config"];
 
 fn canonical(property: &str) -> &str {
-    ALIASES
-        .iter()
-        .find(|(alias, _)| *alias == property)
-        .map_or(property, |(_, name)| *name)
+    ALIASES.iter().find(|(alias, _)| *alias == property).map_or(property, |(_, name)| *name)
 }
 
 /// Whether `property`, by any of its names, is decided by this crate: a pass-through value for it
@@ -126,11 +116,7 @@ impl fmt::Debug for ClientSettings {
             .properties
             .iter()
             .map(|(name, value)| {
-                let value = if is_secret(name) {
-                    "***"
-                } else {
-                    value.as_str()
-                };
+                let value = if is_secret(name) { "***" } else { value.as_str() };
                 (name.as_str(), value)
             })
             .collect();
@@ -252,10 +238,7 @@ impl ClientSettings {
                 ("message.max.bytes", MAX_MESSAGE_BYTES.to_string()),
                 ("message.timeout.ms", millis(options.message_timeout)),
                 ("partitioner", "murmur2_random".into()),
-                (
-                    "queue.buffering.max.kbytes",
-                    options.queue_kbytes.max(1).to_string(),
-                ),
+                ("queue.buffering.max.kbytes", options.queue_kbytes.max(1).to_string()),
                 ("queue.buffering.max.messages", "100000".into()),
             ],
         )
@@ -281,10 +264,7 @@ impl ClientSettings {
                 ("partitioner", "murmur2_random".into()),
                 ("queue.buffering.max.kbytes", "131072".into()),
                 ("queue.buffering.max.messages", "500000".into()),
-                (
-                    "transaction.timeout.ms",
-                    millis(options.transaction_timeout),
-                ),
+                ("transaction.timeout.ms", millis(options.transaction_timeout)),
                 ("transactional.id", options.transactional_id.clone()),
             ],
         )
@@ -388,10 +368,7 @@ impl Events {
     /// The newest error the client reported, if any.
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
-        self.last_error
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -403,16 +380,25 @@ impl ClientContext for Events {
     fn error(&self, error: KafkaError, reason: &str) {
         // Says only that the others, reported before it with their reasons, were the last hope.
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) {
-            *self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+            *self.last_error.lock().unwrap_or_else(PoisonError::into_inner) =
+                Some(reason.to_owned());
         }
-        tracing::warn!(target: "librdkafka", %error, reason, "Kafka client error");
+        complain("Kafka client", &error, reason);
     }
 }
 
 impl ConsumerContext for Events {}
+
+/// Logs what a client reports of itself. That brokers are away it reports many times a second, and
+/// readiness says it once; so that is detail, and an outage does not fill the disk.
+pub(crate) fn complain(client: &'static str, error: &KafkaError, reason: &str) {
+    use RDKafkaErrorCode::{AllBrokersDown, BrokerTransportFailure};
+    if matches!(error.rdkafka_error_code(), Some(AllBrokersDown | BrokerTransportFailure)) {
+        tracing::debug!(target: "librdkafka", client, %error, reason, "away");
+    } else {
+        tracing::warn!(target: "librdkafka", client, %error, reason, "client error");
+    }
+}
 
 /// Passes one line of librdkafka's log to `tracing`.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {

@@ -52,12 +52,7 @@ impl OwnedRecord {
         let headers = message.headers().map_or_else(Vec::new, |headers| {
             headers
                 .iter()
-                .map(|header| {
-                    (
-                        header.key.to_owned(),
-                        header.value.unwrap_or_default().to_vec(),
-                    )
-                })
+                .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
                 .collect()
         });
         Self {
@@ -190,16 +185,14 @@ impl Reader {
         let metadata = self.metadata(Some(topic), ANSWER_LIMIT)?;
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let Some(found) = found else {
-            return Err(ClientError::UnknownTopic {
-                topic: topic.to_owned(),
-            });
+            return Err(ClientError::UnknownTopic { topic: topic.to_owned() });
         };
         let mut partitions: Vec<i32> = found.partitions().iter().map(|p| p.id()).collect();
         if let Some(code) = found.error().map(Code::from) {
             return Err(match code {
-                Code::UnknownTopicOrPartition | Code::UnknownTopic => ClientError::UnknownTopic {
-                    topic: topic.to_owned(),
-                },
+                Code::UnknownTopicOrPartition | Code::UnknownTopic => {
+                    ClientError::UnknownTopic { topic: topic.to_owned() }
+                }
                 code => self.settings.explain_code(
                     format!("look up `{topic}`"),
                     code,
@@ -208,9 +201,7 @@ impl Reader {
             });
         }
         if partitions.is_empty() {
-            return Err(ClientError::UnknownTopic {
-                topic: topic.to_owned(),
-            });
+            return Err(ClientError::UnknownTopic { topic: topic.to_owned() });
         }
         partitions.sort_unstable();
         Ok(partitions)
@@ -243,9 +234,8 @@ impl Reader {
     ) -> Result<Vec<(i32, i64, i64)>, ClientError> {
         let mut ends = Vec::new();
         for partition in self.partitions(topic)? {
-            let (low, high) = client
-                .fetch_watermarks(topic, partition, ANSWER_LIMIT)
-                .map_err(|error| {
+            let (low, high) =
+                client.fetch_watermarks(topic, partition, ANSWER_LIMIT).map_err(|error| {
                     let operation = format!("ask for the offsets of `{topic}` [{partition}]");
                     self.explain(operation, &error, client)
                 })?;
@@ -276,9 +266,7 @@ impl Reader {
                 let Some(element) = answer.find_partition(topic, partition) else {
                     return Ok(None);
                 };
-                element
-                    .error()
-                    .map_err(|error| self.explain(operation(), &error, &client))?;
+                element.error().map_err(|error| self.explain(operation(), &error, &client))?;
                 Ok(match element.offset() {
                     Offset::Offset(offset) => Some(offset),
                     _ => None,
@@ -316,9 +304,7 @@ impl Reader {
                 let Some(element) = answer.find_partition(topic, partition) else {
                     return Ok((partition, high));
                 };
-                element
-                    .error()
-                    .map_err(|error| self.explain(operation(), &error, &self.client))?;
+                element.error().map_err(|error| self.explain(operation(), &error, &self.client))?;
                 Ok(match element.offset() {
                     Offset::Offset(offset) => (partition, offset),
                     _ => (partition, high),
@@ -347,29 +333,16 @@ impl Reader {
                 if exact && gap > 0 {
                     counted.insert(partition, (from, end, 0_u64));
                 }
-                PartitionLag {
-                    partition,
-                    committed,
-                    end,
-                    records: gap.unsigned_abs(),
-                    exact,
-                }
+                PartitionLag { partition, committed, end, records: gap.unsigned_abs(), exact }
             })
             .collect();
-        let ranges = counted
-            .iter()
-            .map(|(p, (from, end, _))| (*p, *from, Some(*end)));
-        self.read_ranges(
-            topic,
-            ranges.collect(),
-            Isolation::ReadCommitted,
-            |message| {
-                if let Some((_, _, records)) = counted.get_mut(&message.partition()) {
-                    *records += 1;
-                }
-                ControlFlow::Continue(())
-            },
-        )?;
+        let ranges = counted.iter().map(|(p, (from, end, _))| (*p, *from, Some(*end)));
+        self.read_ranges(topic, ranges.collect(), Isolation::ReadCommitted, |message| {
+            if let Some((_, _, records)) = counted.get_mut(&message.partition()) {
+                *records += 1;
+            }
+            ControlFlow::Continue(())
+        })?;
         for lag in &mut lags {
             if let Some((_, _, records)) = counted.get(&lag.partition) {
                 lag.records = *records;

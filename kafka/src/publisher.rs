@@ -235,12 +235,7 @@ impl Publisher {
             .publisher_config(&options)
             .create_with_context(Reports(Arc::clone(&shared)))
             .map_err(|error| settings.explain("create a producer", &error, None))?;
-        Ok(Self {
-            producer,
-            shared,
-            settings: settings.clone(),
-            probe_topic: OnceLock::new(),
-        })
+        Ok(Self { producer, shared, settings: settings.clone(), probe_topic: OnceLock::new() })
     }
 
     /// Hands a record over for publishing; never waits.
@@ -258,10 +253,7 @@ impl Publisher {
         if !record.headers.is_empty() {
             let mut headers = OwnedHeaders::new_with_capacity(record.headers.len());
             for &(key, value) in record.headers {
-                headers = headers.insert(Header {
-                    key,
-                    value: Some(value),
-                });
+                headers = headers.insert(Header { key, value: Some(value) });
             }
             base = base.headers(headers);
         }
@@ -297,9 +289,7 @@ impl Publisher {
                 notified.await;
             }
         };
-        tokio::time::timeout(timeout, drained)
-            .await
-            .map_err(|_| PublishError::TimedOut)
+        tokio::time::timeout(timeout, drained).await.map_err(|_| PublishError::TimedOut)
     }
 
     /// Records without an outcome yet.
@@ -331,10 +321,7 @@ impl Publisher {
         let producer = self.producer.clone();
         let topic = self.probe_topic.get().cloned();
         let answer = tokio::task::spawn_blocking(move || {
-            producer
-                .client()
-                .fetch_metadata(topic.as_deref(), timeout)
-                .map(|_| ())
+            producer.client().fetch_metadata(topic.as_deref(), timeout).map(|_| ())
         })
         .await;
         match answer {

@@ -8,7 +8,9 @@ use crate::{
     worker::{ExitReason, Host, Logic, WorkerOptions, run},
 };
 use anyhow::{Context, bail};
-use sluice_schemas::{Encoder, Registry, RegistryError, SchemaRecord, SchemaStore, registry::subject};
+use sluice_schemas::{
+    Encoder, Registry, RegistryError, SchemaRecord, SchemaStore, registry::subject,
+};
 use sluice_service::{health::Component, shutdown::Shutdown};
 use std::{
     sync::{
@@ -209,7 +211,8 @@ where
 {
     let stop = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Handle::current();
-    let (ended, mut endings) = tokio::sync::mpsc::unbounded_channel::<(String, Result<(), ExitReason>)>();
+    let (ended, mut endings) =
+        tokio::sync::mpsc::unbounded_channel::<(String, Result<(), ExitReason>)>();
     let count = workers.len();
     let Some(client) = workers.first().map(|(options, ..)| options.client.clone()) else {
         return Ok(());

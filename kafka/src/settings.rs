@@ -31,7 +31,8 @@ pub fn topics(config: &Config) -> Result<Topics, TopicsError> {
         dlq_retention: topics.dlq_retention,
         journal_retention: config.journal_retention(),
     };
-    let tiers: Result<Vec<Tier>, _> = config.retry.tiers.iter().map(|delay| Tier::of(*delay)).collect();
+    let tiers: Result<Vec<Tier>, _> =
+        config.retry.tiers.iter().map(|delay| Tier::of(*delay)).collect();
     Topics::new(settings, tiers?)
 }
 

@@ -47,10 +47,7 @@ impl Tier {
             .and_then(|number| number.checked_mul(unit_ms))
             .filter(|millis| (1..=365 * 86_400_000).contains(millis))
             .ok_or_else(refused)?;
-        Ok(Self {
-            label: text.to_owned(),
-            delay: Duration::from_millis(millis),
-        })
+        Ok(Self { label: text.to_owned(), delay: Duration::from_millis(millis) })
     }
 
     /// The tier of a delay: its label is a whole number of the largest unit that writes it exactly.
@@ -195,10 +192,7 @@ impl TopicRole {
     /// Whether partition *i* of this topic belongs to partition *i* of `webhooks.raw`.
     #[must_use]
     pub fn is_copartitioned(self) -> bool {
-        matches!(
-            self,
-            Self::Raw | Self::Failed | Self::Retry | Self::Due | Self::Dedup
-        )
+        matches!(self, Self::Raw | Self::Failed | Self::Retry | Self::Due | Self::Dedup)
     }
 
     /// Whether correctness, not only history, depends on records being kept as long as promised.
@@ -274,11 +268,7 @@ impl Topics {
         check_name(&self.processed)?;
         check_name(&self.rejected)?;
         let range = |field, value: u64, ok: bool, rule| {
-            if ok {
-                Ok(())
-            } else {
-                Err(TopicsError::Range { field, value, rule })
-            }
+            if ok { Ok(()) } else { Err(TopicsError::Range { field, value, rule }) }
         };
         range(
             "partitions",
@@ -306,10 +296,7 @@ impl Topics {
         }
         for (at, tier) in self.tiers.iter().enumerate() {
             check_name(&self.retry(tier))?;
-            if self.tiers[..at]
-                .iter()
-                .any(|other| other.label == tier.label)
-            {
+            if self.tiers[..at].iter().any(|other| other.label == tier.label) {
                 return Err(TopicsError::DuplicateTier(tier.label.clone()));
             }
             // A router that was away when a record fell due needs room to come back.
@@ -403,11 +390,7 @@ impl Topics {
         let settings = &self.settings;
         let mut specs = vec![
             self.one(&self.raw, TopicRole::Raw, settings.raw_retention),
-            self.one(
-                &self.processed,
-                TopicRole::Processed,
-                settings.processed_retention,
-            ),
+            self.one(&self.processed, TopicRole::Processed, settings.processed_retention),
             self.one(&self.failed, TopicRole::Failed, settings.failed_retention),
         ];
         for tier in &self.tiers {
@@ -435,10 +418,7 @@ impl Topics {
                 ("cleanup.policy", "delete".to_owned()),
                 ("compression.type", "producer".to_owned()),
                 ("max.message.bytes", MAX_MESSAGE_BYTES.to_string()),
-                (
-                    "min.insync.replicas",
-                    self.settings.min_insync_replicas.to_string(),
-                ),
+                ("min.insync.replicas", self.settings.min_insync_replicas.to_string()),
                 // A size limit inherited from the broker would delete records before their time.
                 ("retention.bytes", "-1".to_owned()),
                 ("retention.ms", retention.as_millis().to_string()),

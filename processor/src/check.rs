@@ -31,14 +31,14 @@ pub(crate) fn journal(
             "group {group} has committed offset {committed} for {lane}, but the journal \
              {dedup}[{partition}] is empty: it was lost, and duplicates of what was processed could not be \
              recognised. Restore the topic from a backup, or process everything that {} still holds \
-             once more as new: stop the processors, run `kafka-consumer-groups --group {group} \
+             once more as new: stop the processors, wait until their sessions have ended, run `kafka-consumer-groups --group {group} \
              --delete-offsets --topic {}` and start again",
             lane.topic, lane.topic
         ))),
         None if through > 0 => Err(Refusal(format!(
             "the journal {dedup}[{partition}] has seen {lane} up to offset {through}, but group \
              {group} has no committed offset for it: the offsets expired or were deleted. Stop the \
-             processors and set them: `kafka-consumer-groups --group {group} --topic {}:{partition} \
+             processors, wait until their sessions have ended, and set them: `kafka-consumer-groups --group {group} --topic {}:{partition} \
              --reset-offsets --to-offset {through} --execute` goes on where it stopped, \
              `--to-earliest` replays",
             lane.topic

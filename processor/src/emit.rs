@@ -57,14 +57,14 @@ impl Emitter {
             .encode(event)
             .map_err(|error| Failure::permanent("unencodable", error.to_string()))?;
         if value.len() > MAX_VALUE {
-            let text = format!("the event has {} bytes, more than the {MAX_VALUE} a record may have", value.len());
+            let text = format!(
+                "the event has {} bytes, more than the {MAX_VALUE} a record may have",
+                value.len()
+            );
             return Err(Failure::permanent("too_large", text));
         }
-        let attempt = Attempt {
-            event_key: &event.event_key,
-            attempt: event.attempts,
-            outcome: "processed",
-        };
+        let attempt =
+            Attempt { event_key: &event.event_key, attempt: event.attempts, outcome: "processed" };
         let mut headers = vec![
             ("ce_specversion", b"1.0".to_vec()),
             ("ce_id", event.event_key.clone().into_bytes()),

@@ -71,8 +71,11 @@ impl Hydrate {
 
     async fn get(&self, endpoint: &Endpoint, url: &str) -> Result<Vec<u8>, Failure> {
         if let Some(left) = endpoint.breaker.refuses(Instant::now()) {
-            return Err(Failure::transient("hydrate_breaker_open", "the provider's API keeps failing")
-                .retry_after(Some(millis(left))));
+            return Err(Failure::transient(
+                "hydrate_breaker_open",
+                "the provider's API keeps failing",
+            )
+            .retry_after(Some(millis(left))));
         }
         let answer = tokio::time::timeout(endpoint.config.timeout, self.fetch(endpoint, url)).await;
         let answer = answer.unwrap_or_else(|_| {

@@ -85,9 +85,14 @@ enum Outcome {
 }
 
 enum Origin {
-    Raw { replay: bool },
+    Raw {
+        replay: bool,
+    },
     /// A retry: the chain it belongs to and its history so far.
-    Due { chain: Option<ChainId>, event: Box<FailedEvent> },
+    Due {
+        chain: Option<ChainId>,
+        event: Box<FailedEvent>,
+    },
 }
 
 struct Item {
@@ -267,7 +272,8 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             Err(error) => Outcome::Failed(undecodable(&error)),
             Ok(raw) => {
                 let attempt = event.attempt.saturating_add(1);
-                let mut processed = normalise(&self.rules.normalisers, 
+                let mut processed = normalise(
+                    &self.rules.normalisers,
                     &raw,
                     event.raw_partition,
                     event.raw_offset,
@@ -466,9 +472,7 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
                 },
             };
             let failed = match result {
-                Ok((event, extras)) => {
-                    self.succeed(&item, event, extras, now, &mut outputs).err()
-                }
+                Ok((event, extras)) => self.succeed(&item, event, extras, now, &mut outputs).err(),
                 Err(failure) => Some(failure),
             };
             if let Some(failure) = failed {

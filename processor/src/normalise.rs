@@ -21,8 +21,7 @@ pub(crate) fn normalise(
         body: raw.payload(),
     };
     // A source that was removed from the configuration still has events in the log.
-    let normalised =
-        readers.get(&raw.source).map(|reader| reader.normalise(&payload));
+    let normalised = readers.get(&raw.source).map(|reader| reader.normalise(&payload));
     let body = raw.payload().to_vec();
     let mut event = ProcessedEvent {
         event_key: raw.event_key.clone(),

@@ -28,10 +28,7 @@ use sluice_service::{
     shutdown::Shutdown,
     telemetry::propagation::{extract, inject},
 };
-use std::{
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 /// Runs the role until `shutdown` is requested.
 ///
@@ -74,12 +71,17 @@ pub async fn run_with_steps(
     let emitter = Arc::new(Emitter {
         processed_topic: topics.processed().into(),
         failed_topic: topics.failed().into(),
-        routes: config.processor.routes.iter().map(|route| Route {
-            topic: route.topic.as_str().into(),
-            sources: route.sources.clone(),
-            providers: route.providers.clone(),
-            types: route.types.clone(),
-        }).collect(),
+        routes: config
+            .processor
+            .routes
+            .iter()
+            .map(|route| Route {
+                topic: route.topic.as_str().into(),
+                sources: route.sources.clone(),
+                providers: route.providers.clone(),
+                types: route.types.clone(),
+            })
+            .collect(),
         processed,
         failed,
         trace: continue_trace,
@@ -223,7 +225,13 @@ impl Host<ProcessorLogic<MemoryIndex>> for ProcessorHost {
                             Ok(more) => extras.extend(more),
                             Err(failure) => {
                                 let Failure { class, code, message, .. } = &failure;
-                                tracing::debug!(event = event.event_key, ?class, code, message, "failed");
+                                tracing::debug!(
+                                    event = event.event_key,
+                                    ?class,
+                                    code,
+                                    message,
+                                    "failed"
+                                );
                                 return Answer::Steps(Box::new(Err(failure)));
                             }
                         }
@@ -297,8 +305,11 @@ impl Metrics {
                 self.records.add(count, &[KeyValue::new("outcome", outcome)]);
             }
         }
-        let transactions =
-            [("committed", report.commits), ("aborted", report.aborts), ("unknown", report.unknown)];
+        let transactions = [
+            ("committed", report.commits),
+            ("aborted", report.aborts),
+            ("unknown", report.unknown),
+        ];
         for (outcome, count) in transactions {
             if count > 0 {
                 self.transactions.add(count, &[KeyValue::new("outcome", outcome)]);

@@ -189,7 +189,8 @@ fn what_cannot_be_decoded_fails_for_good_with_its_bytes() {
     let mut processor = processor();
     let values = [None, Some(vec![]), Some(b"garbage".to_vec()), Some(truncated)];
     for (offset, value) in values.into_iter().enumerate() {
-        let outputs = transact(&mut processor, vec![record("raw", offset as i64, 0, value.clone())]);
+        let outputs =
+            transact(&mut processor, vec![record("raw", offset as i64, 0, value.clone())]);
         let failure = &failures(&outputs)[0];
         assert_eq!(failure.raw_value, value);
         assert_eq!(failure.errors[0].class, FailureClass::Permanent);

@@ -65,9 +65,7 @@ pub enum BuildError {
 }
 
 fn did_you_mean(suggestion: &Option<String>) -> String {
-    suggestion
-        .as_ref()
-        .map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))
+    suggestion.as_ref().map_or_else(String::new, |name| format!(" (did you mean {name:?}?)"))
 }
 
 /// The candidate nearest to `word`, if it is near enough to be what was meant.
@@ -85,9 +83,5 @@ pub(crate) fn nearest<'a>(
 /// Names joined with commas, for an error message.
 pub(crate) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.collect();
-    if names.is_empty() {
-        "none".to_owned()
-    } else {
-        names.join(", ")
-    }
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

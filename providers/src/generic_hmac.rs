@@ -33,14 +33,8 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     summary: "Any sender that signs with an HMAC in a header, described by settings",
     secret: "the shared secret, written as settings.secret_encoding says",
     settings: &[
-        SettingInfo {
-            name: "header",
-            summary: "the header with the signature; required",
-        },
-        SettingInfo {
-            name: "algorithm",
-            summary: "sha256 (default), sha512 or sha1",
-        },
+        SettingInfo { name: "header", summary: "the header with the signature; required" },
+        SettingInfo { name: "algorithm", summary: "sha256 (default), sha512 or sha1" },
         SettingInfo {
             name: "encoding",
             summary: "of the signature: hex (default, lower case) or base64",
@@ -57,10 +51,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
             name: "timestamp_header",
             summary: "the header {ts} stands for; age is checked by it",
         },
-        SettingInfo {
-            name: "timestamp_unit",
-            summary: "seconds (default) or milliseconds",
-        },
+        SettingInfo { name: "timestamp_unit", summary: "seconds (default) or milliseconds" },
         SettingInfo {
             name: "secret_encoding",
             summary: "of the secret: text (default), hex or base64",
@@ -69,10 +60,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
             name: "id_header",
             summary: "the header with the event ID; {id} in the template",
         },
-        SettingInfo {
-            name: "type_header",
-            summary: "the header with the event type",
-        },
+        SettingInfo { name: "type_header", summary: "the header with the event type" },
         ID_POINTER,
         TYPE_POINTER,
         OBJECT_ID_POINTER,
@@ -215,10 +203,8 @@ impl Reader {
     }
 
     fn signature(&self, request: &Request<'_>) -> Result<Tag, Rejection> {
-        let malformed = |problem| Rejection::MalformedHeader {
-            header: self.signature_header.clone(),
-            problem,
-        };
+        let malformed =
+            |problem| Rejection::MalformedHeader { header: self.signature_header.clone(), problem };
         let value = header::single(request.headers, &self.signature_header)?;
         let text = value
             .strip_prefix(self.prefix.as_bytes())
@@ -239,17 +225,11 @@ fn build(settings: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, 
         SecretEncoding::Hex => hex::decode(text).map_err(|_| "is not hexadecimal"),
         SecretEncoding::Base64 => STANDARD.decode(text).map_err(|_| "is not base64"),
     })?;
-    Ok(Box::new(GenericHmac {
-        reader,
-        keys: ring,
-        tolerance_ms: keys.tolerance_ms,
-    }))
+    Ok(Box::new(GenericHmac { reader, keys: ring, tolerance_ms: keys.tolerance_ms }))
 }
 
 fn header_text(request: &Request<'_>, name: &Option<HeaderName>) -> Option<String> {
-    let value = header::optional(request.headers, name.as_ref()?)
-        .ok()
-        .flatten()?;
+    let value = header::optional(request.headers, name.as_ref()?).ok().flatten()?;
     header::visible_ascii(value).map(str::to_owned)
 }
 
@@ -274,18 +254,13 @@ impl Provider for GenericHmac {
         if let Some(signed_at_ms) = signed_at_ms {
             header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
         }
-        Ok(Verdict {
-            scheme: self.reader.scheme(),
-            secret_label,
-            signed_at_ms,
-        })
+        Ok(Verdict { scheme: self.reader.scheme(), secret_label, signed_at_ms })
     }
 
     fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
         let pointers = &self.reader.pointers;
-        let event_id = pointers
-            .id(request.body)
-            .or_else(|| header_text(request, &self.reader.id_header));
+        let event_id =
+            pointers.id(request.body).or_else(|| header_text(request, &self.reader.id_header));
         let event_type = pointers
             .event_type(request.body)
             .or_else(|| header_text(request, &self.reader.type_header));
@@ -340,12 +315,7 @@ impl Provider for GenericHmac {
         for (name, value) in &headers {
             map.insert(name, value.parse().ok()?);
         }
-        let request = Request {
-            method: "POST",
-            url: "/",
-            headers: &map,
-            body: &body,
-        };
+        let request = Request { method: "POST", url: "/", headers: &map, body: &body };
         let signed = reader.signed_parts(&request).ok()?;
         let tag = self.keys.sign(&signed).encode(reader.encoding);
         let event_id = match (reader.id_header.is_some(), reader.pointers.id(&body)) {
@@ -353,19 +323,8 @@ impl Provider for GenericHmac {
             (false, Some(placed)) => placed,
             (false, None) => digest_id(&body),
         };
-        headers.push((
-            reader.signature_header.clone(),
-            format!("{}{tag}", reader.prefix),
-        ));
-        let headers = headers
-            .into_iter()
-            .map(|(name, value)| (name.to_string(), value))
-            .collect();
-        Some(SampleRequest {
-            headers,
-            query: None,
-            body,
-            event_id,
-        })
+        headers.push((reader.signature_header.clone(), format!("{}{tag}", reader.prefix)));
+        let headers = headers.into_iter().map(|(name, value)| (name.to_string(), value)).collect();
+        Some(SampleRequest { headers, query: None, body, event_id })
     }
 }

@@ -31,11 +31,7 @@ pub(crate) fn optional<'a>(
 /// Whether `value` can be an ID: visible ASCII and not empty.
 pub(crate) fn visible_ascii(value: &[u8]) -> Option<&str> {
     let visible = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
-    if visible {
-        std::str::from_utf8(value).ok()
-    } else {
-        None
-    }
+    if visible { std::str::from_utf8(value).ok() } else { None }
 }
 
 /// A number written in ASCII digits alone, no sign, point or space, at most 15 of them (so that no
@@ -45,8 +41,7 @@ pub(crate) fn digits(value: &[u8]) -> Option<i64> {
         return None;
     }
     value.iter().try_fold(0_i64, |number, byte| {
-        byte.is_ascii_digit()
-            .then(|| number * 10 + i64::from(byte - b'0'))
+        byte.is_ascii_digit().then(|| number * 10 + i64::from(byte - b'0'))
     })
 }
 
@@ -58,17 +53,11 @@ pub(crate) fn check_age(
 ) -> Result<(), Rejection> {
     let age_ms = now_ms.saturating_sub(signed_at_ms);
     if age_ms > tolerance_ms {
-        return Err(Rejection::Stale {
-            age_ms,
-            tolerance_ms,
-        });
+        return Err(Rejection::Stale { age_ms, tolerance_ms });
     }
     let ahead_ms = signed_at_ms.saturating_sub(now_ms);
     if ahead_ms > tolerance_ms {
-        return Err(Rejection::FromFuture {
-            ahead_ms,
-            tolerance_ms,
-        });
+        return Err(Rejection::FromFuture { ahead_ms, tolerance_ms });
     }
     Ok(())
 }
@@ -84,16 +73,8 @@ mod tests {
         assert_eq!(digits(b"1767225600"), Some(1_767_225_600));
         assert_eq!(digits(b"0"), Some(0));
         assert_eq!(digits(b"999999999999999"), Some(999_999_999_999_999));
-        let bad: [&[u8]; 8] = [
-            b"",
-            b"+1",
-            b"-1",
-            b" 1",
-            b"1 ",
-            b"1.0",
-            b"1e3",
-            b"1000000000000000",
-        ];
+        let bad: [&[u8]; 8] =
+            [b"", b"+1", b"-1", b" 1", b"1 ", b"1.0", b"1e3", b"1000000000000000"];
         for text in bad {
             assert_eq!(digits(text), None, "{text:?}");
         }
@@ -106,17 +87,11 @@ mod tests {
         assert_eq!(check_age(300, 0, 300), Ok(()));
         assert_eq!(
             check_age(0, 301, 300),
-            Err(Rejection::Stale {
-                age_ms: 301,
-                tolerance_ms: 300
-            })
+            Err(Rejection::Stale { age_ms: 301, tolerance_ms: 300 })
         );
         assert_eq!(
             check_age(301, 0, 300),
-            Err(Rejection::FromFuture {
-                ahead_ms: 301,
-                tolerance_ms: 300
-            })
+            Err(Rejection::FromFuture { ahead_ms: 301, tolerance_ms: 300 })
         );
         assert!(check_age(i64::MIN, i64::MAX, 300).is_err());
         assert!(check_age(i64::MAX, i64::MIN, 300).is_err());
@@ -126,17 +101,11 @@ mod tests {
     fn repeated_headers_must_agree() {
         let name = HeaderName::from_static("x-signature");
         let mut headers = HeaderMap::new();
-        assert_eq!(
-            single(&headers, &name),
-            Err(Rejection::MissingHeader(name.clone()))
-        );
+        assert_eq!(single(&headers, &name), Err(Rejection::MissingHeader(name.clone())));
         headers.append(&name, "a".parse().unwrap());
         headers.append(&name, "a".parse().unwrap());
         assert_eq!(single(&headers, &name), Ok(&b"a"[..]));
         headers.append(&name, "b".parse().unwrap());
-        assert_eq!(
-            single(&headers, &name),
-            Err(Rejection::ConflictingHeaders(name))
-        );
+        assert_eq!(single(&headers, &name), Err(Rejection::ConflictingHeaders(name)));
     }
 }

@@ -154,9 +154,7 @@ impl Pointer {
             let Some(object) = at.as_object_mut() else {
                 return;
             };
-            at = object
-                .entry(token.as_str())
-                .or_insert(serde_json::Value::Null);
+            at = object.entry(token.as_str()).or_insert(serde_json::Value::Null);
         }
         *at = leaf;
     }
@@ -184,9 +182,7 @@ fn child<'a>(text: &'a [u8], token: &str) -> Option<&'a RawValue> {
         return value;
     }
     let canonical = token == "0" || !token.starts_with('0');
-    let index = canonical
-        .then(|| crate::header::digits(token.as_bytes()))
-        .flatten()?;
+    let index = canonical.then(|| crate::header::digits(token.as_bytes())).flatten()?;
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let element = ElementAt(index).deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
@@ -236,14 +232,7 @@ mod tests {
         assert_eq!(integer(n), Some(7));
         assert_eq!(boolean(livemode), None);
         assert!(none.is_none());
-        let bad: [&[u8]; 6] = [
-            b"",
-            b"[]",
-            b"1",
-            b"{\"id\":\"a\"",
-            b"{\"id\":\"a\"}x",
-            b"\xff",
-        ];
+        let bad: [&[u8]; 6] = [b"", b"[]", b"1", b"{\"id\":\"a\"", b"{\"id\":\"a\"}x", b"\xff"];
         for body in bad {
             assert!(fields(body, ["id"]).is_none(), "{body:?}");
         }
@@ -251,11 +240,7 @@ mod tests {
 
     #[test]
     fn depth_costs_no_stack() {
-        let deep = format!(
-            "{{\"a\":{}{},\"id\":\"x\"}}",
-            "[".repeat(200_000),
-            "]".repeat(200_000)
-        );
+        let deep = format!("{{\"a\":{}{},\"id\":\"x\"}}", "[".repeat(200_000), "]".repeat(200_000));
         let [id, a] = fields(deep.as_bytes(), ["id", "a"]).unwrap();
         assert_eq!(text(id).as_deref(), Some("x"));
         assert!(a.is_some());
@@ -279,10 +264,7 @@ mod tests {
         assert_eq!(currency(of("\"eur\"")).as_deref(), Some("EUR"));
         assert_eq!(currency(of("\"euro\"")), None);
         assert_eq!(currency(of("\"€\"")), None);
-        assert_eq!(
-            time_ms(of("\"2026-01-01T00:00:00.250Z\"")),
-            Some(1_767_225_600_250)
-        );
+        assert_eq!(time_ms(of("\"2026-01-01T00:00:00.250Z\"")), Some(1_767_225_600_250));
         assert_eq!(time_ms(of("\"yesterday\"")), None);
         assert_eq!(text(of("\"\\ud800\"")), None);
     }
@@ -291,40 +273,22 @@ mod tests {
     fn pointers_walk_objects_and_arrays() {
         let body = br#"{"a/b":{"~":[10,{"id":"x"}]},"e":[]}"#;
         let find = |pointer: &str| {
-            Pointer::parse(pointer)
-                .unwrap()
-                .find(body)
-                .map(|value| value.get().to_owned())
+            Pointer::parse(pointer).unwrap().find(body).map(|value| value.get().to_owned())
         };
         assert_eq!(find("/a~1b/~0/1/id").as_deref(), Some("\"x\""));
         assert_eq!(find("/a~1b/~0/0").as_deref(), Some("10"));
-        for none in [
-            "/a",
-            "/a~1b/~0/2",
-            "/a~1b/~0/01",
-            "/a~1b/~0/-",
-            "/e/0",
-            "/e/x",
-            "/a~1b/~0/0/q",
-        ] {
+        for none in
+            ["/a", "/a~1b/~0/2", "/a~1b/~0/01", "/a~1b/~0/-", "/e/0", "/e/x", "/a~1b/~0/0/q"]
+        {
             assert_eq!(find(none), None, "{none}");
         }
         for bad in ["", "a", "/~", "/~2"] {
             assert!(Pointer::parse(bad).is_none(), "{bad}");
         }
         let mut document = serde_json::json!({"data": {"k": 1}});
-        Pointer::parse("/data/id")
-            .unwrap()
-            .place(&mut document, "x".into());
-        Pointer::parse("/data/k/deep")
-            .unwrap()
-            .place(&mut document, "lost".into());
-        Pointer::parse("/new/0/id")
-            .unwrap()
-            .place(&mut document, 2.into());
-        assert_eq!(
-            document,
-            serde_json::json!({"data":{"k":1,"id":"x"},"new":{"0":{"id":2}}})
-        );
+        Pointer::parse("/data/id").unwrap().place(&mut document, "x".into());
+        Pointer::parse("/data/k/deep").unwrap().place(&mut document, "lost".into());
+        Pointer::parse("/new/0/id").unwrap().place(&mut document, 2.into());
+        assert_eq!(document, serde_json::json!({"data":{"k":1,"id":"x"},"new":{"0":{"id":2}}}));
     }
 }

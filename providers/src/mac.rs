@@ -59,10 +59,7 @@ pub(crate) struct Tag {
 }
 
 impl Tag {
-    const EMPTY: Self = Self {
-        bytes: [0; MAX_TAG_BYTES],
-        len: 0,
-    };
+    const EMPTY: Self = Self { bytes: [0; MAX_TAG_BYTES], len: 0 };
 
     fn new(mac: &[u8]) -> Self {
         let mut tag = Self::EMPTY;
@@ -120,10 +117,7 @@ pub(crate) struct Candidates {
 
 impl Candidates {
     pub(crate) const fn new() -> Self {
-        Self {
-            tags: [Tag::EMPTY; MAX_SIGNATURES],
-            len: 0,
-        }
+        Self { tags: [Tag::EMPTY; MAX_SIGNATURES], len: 0 }
     }
 
     /// Adds one; `false` when there is no room.
@@ -170,9 +164,7 @@ pub(crate) struct MacKey {
 
 impl fmt::Debug for MacKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MacKey")
-            .field("label", &self.label)
-            .finish_non_exhaustive()
+        f.debug_struct("MacKey").field("label", &self.label).finish_non_exhaustive()
     }
 }
 
@@ -184,10 +176,7 @@ impl MacKey {
             Algorithm::Sha256 => State::Sha256(Hmac::new_from_slice(key).ok()?),
             Algorithm::Sha512 => State::Sha512(Hmac::new_from_slice(key).ok()?),
         };
-        Some(Self {
-            label: label.into(),
-            state,
-        })
+        Some(Self { label: label.into(), state })
     }
 
     /// The MAC of the concatenated parts.
@@ -217,10 +206,7 @@ impl KeyRing {
     /// `None` for no keys.
     pub(crate) fn new(keys: Vec<MacKey>) -> Option<Self> {
         let mut keys = keys.into_iter();
-        Some(Self {
-            first: keys.next()?,
-            others: keys.collect(),
-        })
+        Some(Self { first: keys.next()?, others: keys.collect() })
     }
 
     /// The label of the first secret that made any candidate over the concatenated parts.
@@ -239,16 +225,12 @@ impl KeyRing {
             let hit = candidates
                 .as_slice()
                 .iter()
-                .fold(Choice::from(0), |hit, candidate| {
-                    hit | expected.ct_eq(candidate)
-                });
+                .fold(Choice::from(0), |hit, candidate| hit | expected.ct_eq(candidate));
             index.conditional_assign(&(i as u64), hit & !matched);
             matched |= hit;
         }
         if !bool::from(matched) {
-            return Err(Rejection::NoMatch {
-                secrets: 1 + self.others.len(),
-            });
+            return Err(Rejection::NoMatch { secrets: 1 + self.others.len() });
         }
         let key = self.keys().zip(0_u64..).find(|(_, i)| *i == index);
         Ok(key.map_or(&self.first, |(key, _)| key).label.clone())
@@ -271,9 +253,7 @@ mod tests {
     use super::*;
 
     fn ring(keys: &[&str], algorithm: Algorithm) -> KeyRing {
-        let keys = keys
-            .iter()
-            .map(|k| MacKey::new(k, k.as_bytes(), algorithm).unwrap());
+        let keys = keys.iter().map(|k| MacKey::new(k, k.as_bytes(), algorithm).unwrap());
         KeyRing::new(keys.collect()).unwrap()
     }
 
@@ -295,8 +275,7 @@ mod tests {
         let of = |tags: &[Tag]| {
             let mut candidates = Candidates::new();
             tags.iter().for_each(|tag| assert!(candidates.push(*tag)));
-            both.verify(&[b"x"], &candidates)
-                .map(|label| label.to_string())
+            both.verify(&[b"x"], &candidates).map(|label| label.to_string())
         };
         assert_eq!(of(&[old]), Ok("old".to_owned()));
         assert_eq!(of(&[new]), Ok("new".to_owned()));

@@ -12,10 +12,8 @@ pub(crate) const ID_POINTER: SettingInfo = SettingInfo {
     name: "id_pointer",
     summary: "JSON pointer to the event ID (string or integer), e.g. \"/id\"",
 };
-pub(crate) const TYPE_POINTER: SettingInfo = SettingInfo {
-    name: "type_pointer",
-    summary: "JSON pointer to the event type, e.g. \"/type\"",
-};
+pub(crate) const TYPE_POINTER: SettingInfo =
+    SettingInfo { name: "type_pointer", summary: "JSON pointer to the event type, e.g. \"/type\"" };
 pub(crate) const OBJECT_ID_POINTER: SettingInfo = SettingInfo {
     name: "object_id_pointer",
     summary: "JSON pointer to the ID of the payment or other object, e.g. \"/data/id\"",

@@ -33,12 +33,8 @@ pub struct SettingInfo {
     pub summary: &'static str,
 }
 
-static PROVIDERS: [ProviderInfo; 4] = [
-    stripe::INFO,
-    standard_webhooks::INFO,
-    standard_webhooks::SVIX_INFO,
-    generic_hmac::INFO,
-];
+static PROVIDERS: [ProviderInfo; 4] =
+    [stripe::INFO, standard_webhooks::INFO, standard_webhooks::SVIX_INFO, generic_hmac::INFO];
 
 /// Every provider, in the order of the documentation.
 pub fn known_providers() -> &'static [ProviderInfo] {

@@ -15,10 +15,7 @@ pub struct Secret {
 impl Secret {
     /// A secret under a label that is safe to log.
     pub fn new(label: impl Into<String>, value: impl Into<SecretString>) -> Self {
-        Self {
-            label: label.into(),
-            value: value.into(),
-        }
+        Self { label: label.into(), value: value.into() }
     }
 
     pub(crate) fn expose(&self) -> &str {
@@ -28,8 +25,6 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Secret")
-            .field("label", &self.label)
-            .finish_non_exhaustive()
+        f.debug_struct("Secret").field("label", &self.label).finish_non_exhaustive()
     }
 }

@@ -116,11 +116,7 @@ pub fn build(spec: SourceSpec<'_>) -> Result<Source, BuildError> {
         tolerance_ms: i64::try_from(tolerance.as_millis()).unwrap_or(i64::MAX),
     };
     let provider = (info.build)(&settings, &keys)?;
-    Ok(Source {
-        name: spec.name.to_owned(),
-        info,
-        provider,
-    })
+    Ok(Source { name: spec.name.to_owned(), info, provider })
 }
 
 /// Builds what reads a source's payloads, without its secrets.
@@ -138,15 +134,14 @@ pub fn normaliser(
 
 fn find(source_name: &str, provider: &str) -> Result<&'static ProviderInfo, BuildError> {
     let names = || known_providers().iter().map(|info| info.name);
-    known_providers()
-        .iter()
-        .find(|info| info.name == provider)
-        .ok_or_else(|| BuildError::UnknownProvider {
+    known_providers().iter().find(|info| info.name == provider).ok_or_else(|| {
+        BuildError::UnknownProvider {
             source_name: source_name.to_owned(),
             provider: provider.to_owned(),
             suggestion: nearest(provider, names()).map(str::to_owned),
             known: list(names()),
-        })
+        }
+    })
 }
 
 impl Source {

@@ -28,13 +28,8 @@ use crate::{
 
 const SECRET: &str = "the endpoint's signing secret, whsec_ and base64";
 
-const SETTINGS: &[crate::SettingInfo] = &[
-    ID_POINTER,
-    TYPE_POINTER,
-    OBJECT_ID_POINTER,
-    AMOUNT_POINTER,
-    CURRENCY_POINTER,
-];
+const SETTINGS: &[crate::SettingInfo] =
+    &[ID_POINTER, TYPE_POINTER, OBJECT_ID_POINTER, AMOUNT_POINTER, CURRENCY_POINTER];
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
     name: "standard-webhooks",
@@ -89,9 +84,7 @@ struct StandardWebhooks {
 }
 
 fn reader(settings: &Settings<'_>) -> Result<Reader, BuildError> {
-    Ok(Reader {
-        pointers: Pointers::new(settings)?.with_default_type("/type"),
-    })
+    Ok(Reader { pointers: Pointers::new(settings)?.with_default_type("/type") })
 }
 
 fn normaliser(settings: &Settings<'_>) -> Result<Box<dyn Normalise>, BuildError> {
@@ -105,12 +98,7 @@ fn build(
 ) -> Result<Box<dyn Provider>, BuildError> {
     let reader = reader(settings)?;
     let ring = keys.ring(Algorithm::Sha256, decode_secret)?;
-    Ok(Box::new(StandardWebhooks {
-        reader,
-        keys: ring,
-        tolerance_ms: keys.tolerance_ms,
-        svix,
-    }))
+    Ok(Box::new(StandardWebhooks { reader, keys: ring, tolerance_ms: keys.tolerance_ms, svix }))
 }
 
 fn decode_secret(text: &str) -> Result<Vec<u8>, &'static str> {
@@ -118,9 +106,7 @@ fn decode_secret(text: &str) -> Result<Vec<u8>, &'static str> {
         return Err("is an Ed25519 key (v1a), which is not supported");
     }
     let encoded = text.strip_prefix("whsec_").unwrap_or(text);
-    STANDARD
-        .decode(encoded)
-        .map_err(|_| "is not base64 after whsec_")
+    STANDARD.decode(encoded).map_err(|_| "is not base64 after whsec_")
 }
 
 impl StandardWebhooks {
@@ -135,10 +121,8 @@ impl StandardWebhooks {
 }
 
 fn signatures(family: &Family, value: &[u8]) -> Result<Candidates, Rejection> {
-    let malformed = |problem| Rejection::MalformedHeader {
-        header: family.signature.clone(),
-        problem,
-    };
+    let malformed =
+        |problem| Rejection::MalformedHeader { header: family.signature.clone(), problem };
     let mut candidates = Candidates::new();
     for (count, entry) in value.split(|byte| *byte == b' ').enumerate() {
         if count == MAX_SIGNATURES {
@@ -182,10 +166,7 @@ impl Provider for StandardWebhooks {
         // A point in the ID would leave it open where the ID ends and the time begins.
         if header::visible_ascii(id).is_none_or(|id| id.contains('.')) {
             let problem = "it must be visible ASCII without a point";
-            return Err(Rejection::MalformedHeader {
-                header: family.id.clone(),
-                problem,
-            });
+            return Err(Rejection::MalformedHeader { header: family.id.clone(), problem });
         }
         let signed_at = header::digits(timestamp).ok_or_else(|| Rejection::MalformedHeader {
             header: family.timestamp.clone(),
@@ -196,27 +177,19 @@ impl Provider for StandardWebhooks {
         let secret_label = self.keys.verify(&signed, &candidates)?;
         let signed_at_ms = signed_at.saturating_mul(1000);
         header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
-        Ok(Verdict {
-            scheme: family.scheme,
-            secret_label,
-            signed_at_ms: Some(signed_at_ms),
-        })
+        Ok(Verdict { scheme: family.scheme, secret_label, signed_at_ms: Some(signed_at_ms) })
     }
 
     fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
         let pointers = &self.reader.pointers;
         let family = self.family(request.headers);
         let message_id = header::optional(request.headers, &family.id).ok().flatten();
-        let message_id = message_id
-            .and_then(header::visible_ascii)
-            .map(str::to_owned);
+        let message_id = message_id.and_then(header::visible_ascii).map(str::to_owned);
         let event_id = pointers.id(request.body).or(message_id);
         let timestamp = body_json::fields(request.body, ["timestamp"]).and_then(|[time]| time);
         let event = Identified::new(event_id, request.body, BodyPart::Whole);
         vec![Identified {
-            event_type: pointers
-                .event_type(request.body)
-                .unwrap_or(event.event_type),
+            event_type: pointers.event_type(request.body).unwrap_or(event.event_type),
             object_id: pointers.object_id(request.body),
             occurred_at_ms: body_json::time_ms(timestamp),
             ..event
@@ -241,13 +214,7 @@ impl Provider for StandardWebhooks {
         self.reader.pointers.fill(&mut document, &values);
         let body = document.to_string();
         let timestamp = unix_seconds(spec.now_ms).to_string();
-        let signed = [
-            id.as_bytes(),
-            b".",
-            timestamp.as_bytes(),
-            b".",
-            body.as_bytes(),
-        ];
+        let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body.as_bytes()];
         let signature = format!("v1,{}", self.keys.sign(&signed).encode(Encoding::Base64));
         Some(SampleRequest {
             headers: vec![

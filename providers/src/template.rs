@@ -34,9 +34,7 @@ impl Template {
             if !literal.is_empty() {
                 segments.push(Segment::Literal(literal.to_owned()));
             }
-            let inner = tail
-                .strip_prefix('{')
-                .and_then(|inner| inner.split_once('}'));
+            let inner = tail.strip_prefix('{').and_then(|inner| inner.split_once('}'));
             let Some((name, after)) = inner else {
                 return Err(format!("is {text:?}, in which a brace has no partner"));
             };
@@ -48,9 +46,7 @@ impl Template {
         }
         let template = Self(segments);
         if !template.has(&Segment::Body) {
-            return Err(format!(
-                "is {text:?}, which leaves the body unsigned; add {{body}}"
-            ));
+            return Err(format!("is {text:?}, which leaves the body unsigned; add {{body}}"));
         }
         Ok(template)
     }
@@ -91,9 +87,7 @@ mod tests {
     fn templates_parse() {
         let name = HeaderName::from_static("x-request-id");
         assert_eq!(
-            Template::parse("v0:{ts}:{header:X-Request-Id}.{id}{body}!")
-                .unwrap()
-                .0,
+            Template::parse("v0:{ts}:{header:X-Request-Id}.{id}{body}!").unwrap().0,
             vec![
                 Segment::Literal("v0:".to_owned()),
                 Segment::Timestamp,

@@ -11,13 +11,7 @@ use sluice_providers::{KINDS, Secret, SourceSpec, build, known_providers, normal
 
 fn error(provider: &str, secret: &str, settings: &Value) -> String {
     let secrets = vec![Secret::new("env:SHOP_SECRET", secret)];
-    let spec = SourceSpec {
-        name: "shop",
-        provider,
-        secrets,
-        tolerance: None,
-        settings,
-    };
+    let spec = SourceSpec { name: "shop", provider, secrets, tolerance: None, settings };
     let error = build(spec).unwrap_err().to_string();
     assert!(error.contains("\"shop\""), "{error}");
     // Shorter texts are no secrets: they are empty, or a prefix the message itself explains.
@@ -32,28 +26,19 @@ fn every_configuration_of_the_tests_is_sound() {
         let source = common::source(provider, &[("env:SHOP_SECRET", secret)], &settings);
         assert_eq!((source.name(), source.info().name), ("shop", provider));
         let debug = format!("{source:?}");
-        assert!(
-            !debug.contains(secret) && debug.contains("env:SHOP_SECRET"),
-            "{debug}"
-        );
+        assert!(!debug.contains(secret) && debug.contains("env:SHOP_SECRET"), "{debug}");
         assert_eq!(source.rejection_status(), 401);
         assert_eq!(source.acknowledgement(), None);
         assert!(normaliser("shop", provider, &settings).is_ok());
     }
     let debug = format!("{:?}", Secret::new("env:SHOP_SECRET", "hush"));
-    assert!(
-        !debug.contains("hush") && debug.contains("env:SHOP_SECRET"),
-        "{debug}"
-    );
+    assert!(!debug.contains("hush") && debug.contains("env:SHOP_SECRET"), "{debug}");
 }
 
 #[test]
 fn providers() {
     let text = error("strip", "x", &Value::Null);
-    assert!(
-        text.contains("did you mean \"stripe\"?") && text.contains("svix, hmac"),
-        "{text}"
-    );
+    assert!(text.contains("did you mean \"stripe\"?") && text.contains("svix, hmac"), "{text}");
     let text = error("elephant", "x", &Value::Null);
     assert!(!text.contains("did you mean"), "{text}");
     assert!(normaliser("shop", "strip", &Value::Null).is_err());
@@ -69,10 +54,7 @@ fn secrets() {
         settings: &Value::Null,
     };
     let text = build(none).unwrap_err().to_string();
-    assert!(
-        text.contains("no secret") && text.contains("whsec_"),
-        "{text}"
-    );
+    assert!(text.contains("no secret") && text.contains("whsec_"), "{text}");
     for (provider, secret, says) in [
         ("stripe", "", "is empty"),
         ("stripe", "whsec_x\n", "white space"),
@@ -80,17 +62,10 @@ fn secrets() {
         ("standard-webhooks", "whsec_", "empty key"),
         ("standard-webhooks", "whsec_not base64", "not base64"),
         ("standard-webhooks", "whsec_QUJD===", "not base64"),
-        (
-            "svix",
-            "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=",
-            "Ed25519",
-        ),
+        ("svix", "whpk_1SiA4o9hyqTCpIqC5V9HUakiiaeACeqfZTInDBbOir4=", "Ed25519"),
     ] {
         let text = error(provider, secret, &Value::Null);
-        assert!(
-            text.contains(says) && text.contains("env:SHOP_SECRET"),
-            "{text}"
-        );
+        assert!(text.contains(says) && text.contains("env:SHOP_SECRET"), "{text}");
     }
     let hex = json!({"header": "x-signature", "secret_encoding": "hex"});
     assert!(error("hmac", "zz", &hex).contains("not hexadecimal"));
@@ -137,12 +112,7 @@ fn a_tolerance_nobody_can_meet() {
 fn mappings_use_the_closed_list_of_kinds() {
     for provider in known_providers() {
         for mapping in provider.mappings {
-            assert!(
-                KINDS.contains(&mapping.kind),
-                "{}: {}",
-                provider.name,
-                mapping.kind
-            );
+            assert!(KINDS.contains(&mapping.kind), "{}: {}", provider.name, mapping.kind);
         }
     }
 }

@@ -20,17 +20,9 @@ struct Case {
 impl Case {
     fn new(provider: &str, secret: &str, settings: &Value) -> Self {
         let source = source(provider, &[("a", secret)], settings);
-        let spec = SampleSpec {
-            event_type: None,
-            seed: 7,
-            now_ms: NOW_MS,
-        };
+        let spec = SampleSpec { event_type: None, seed: 7, now_ms: NOW_MS };
         let sample = source.sample(&spec).unwrap();
-        let case = Self {
-            headers: sample_headers(&sample),
-            body: sample.body,
-            source,
-        };
+        let case = Self { headers: sample_headers(&sample), body: sample.body, source };
         assert_eq!(case.outcome(&case.headers), "ok");
         case
     }
@@ -76,15 +68,9 @@ fn stripe() {
 
     assert_eq!(case.and(NAME, &good), "ok");
     assert_eq!(case.with(NAME, format!("{signature},{time}")), "ok");
-    assert_eq!(
-        case.with(NAME, format!("{time},v1=junk,v1={zeros},{signature}")),
-        "ok"
-    );
+    assert_eq!(case.with(NAME, format!("{time},v1=junk,v1={zeros},{signature}")), "ok");
     assert_eq!(case.with(NAME, format!("{time},{time},{signature}")), "ok");
-    assert_eq!(
-        case.with(NAME, format!("{time},{signature},v2=x,,=,y")),
-        "ok"
-    );
+    assert_eq!(case.with(NAME, format!("{time},{signature},v2=x,,=,y")), "ok");
 
     assert_eq!(case.without(NAME), "missing");
     assert_eq!(case.with(NAME, ""), "missing");
@@ -93,43 +79,19 @@ fn stripe() {
     assert_eq!(case.with(NAME, format!("{time},v0={mac}")), "missing");
     assert_eq!(case.and(NAME, &format!("{time},v1={zeros}")), "conflicting");
     assert_eq!(case.with(NAME, format!("{time},v1={zeros}")), "mismatch");
-    assert_eq!(
-        case.with(NAME, format!("t=1767225601,{signature}")),
-        "mismatch"
-    );
-    assert_eq!(
-        case.with(NAME, format!("{time},t=1767225601,{signature}")),
-        "malformed"
-    );
-    assert_eq!(
-        case.with(NAME, format!("{time},v1={}", mac.to_uppercase())),
-        "malformed"
-    );
+    assert_eq!(case.with(NAME, format!("t=1767225601,{signature}")), "mismatch");
+    assert_eq!(case.with(NAME, format!("{time},t=1767225601,{signature}")), "malformed");
+    assert_eq!(case.with(NAME, format!("{time},v1={}", mac.to_uppercase())), "malformed");
     assert_eq!(case.with(NAME, format!("{time},v1={mac}0")), "malformed");
-    assert_eq!(
-        case.with(NAME, format!("{time},v1={}", &mac[1..])),
-        "malformed"
-    );
-    for time in [
-        "t=",
-        "t=+1767225600",
-        "t=1767225600.0",
-        "t= 1767225600",
-        "t=-1",
-        "t=99999999999999999999",
-    ] {
-        assert_eq!(
-            case.with(NAME, format!("{time},{signature}")),
-            "malformed",
-            "{time}"
-        );
+    assert_eq!(case.with(NAME, format!("{time},v1={}", &mac[1..])), "malformed");
+    for time in
+        ["t=", "t=+1767225600", "t=1767225600.0", "t= 1767225600", "t=-1", "t=99999999999999999999"]
+    {
+        assert_eq!(case.with(NAME, format!("{time},{signature}")), "malformed", "{time}");
     }
     let flood = format!("{time}{}", format!(",v1={zeros}").repeat(17));
     assert_eq!(case.with(NAME, flood), "malformed");
-    assert_eq!(
-        case.with(NAME, [time.as_bytes(), b",v1=\xff\xfe"].concat()),
-        "malformed"
-    );
+    assert_eq!(case.with(NAME, [time.as_bytes(), b",v1=\xff\xfe"].concat()), "malformed");
 }
 
 #[test]
@@ -140,10 +102,7 @@ fn standard_webhooks() {
     let zeros = format!("v1,{}=", "A".repeat(43));
 
     assert_eq!(
-        case.with(
-            "webhook-signature",
-            format!("{zeros} v1a,xyz v9,{mac} junk {good}")
-        ),
+        case.with("webhook-signature", format!("{zeros} v1a,xyz v9,{mac} junk {good}")),
         "ok"
     );
     assert_eq!(case.and("webhook-signature", &good), "ok");
@@ -156,32 +115,18 @@ fn standard_webhooks() {
     assert_eq!(case.with("webhook-signature", &zeros), "mismatch");
     assert_eq!(case.with("webhook-id", "msg_other"), "mismatch");
     assert_eq!(case.with("webhook-timestamp", "1767225601"), "mismatch");
-    for signature in [
-        &format!("v1a,{mac}"),
-        mac,
-        &format!("v1,{}", &mac[..40]),
-        &good.replace('=', ""),
-    ] {
-        assert_eq!(
-            case.with("webhook-signature", signature),
-            "malformed",
-            "{signature}"
-        );
+    for signature in
+        [&format!("v1a,{mac}"), mac, &format!("v1,{}", &mac[..40]), &good.replace('=', "")]
+    {
+        assert_eq!(case.with("webhook-signature", signature), "malformed", "{signature}");
     }
     for time in ["", "+1767225600", "1767225600.0", "1767225600 0", "0x1"] {
-        assert_eq!(
-            case.with("webhook-timestamp", time),
-            "malformed",
-            "{time:?}"
-        );
+        assert_eq!(case.with("webhook-timestamp", time), "malformed", "{time:?}");
     }
     for id in [&b""[..], b"msg_\xff", b"a b", b"msg.1767225600"] {
         assert_eq!(case.with("webhook-id", id), "malformed", "{id:?}");
     }
-    assert_eq!(
-        case.with("webhook-signature", vec![zeros.as_str(); 17].join(" ")),
-        "malformed"
-    );
+    assert_eq!(case.with("webhook-signature", vec![zeros.as_str(); 17].join(" ")), "malformed");
 }
 
 #[test]
@@ -189,14 +134,9 @@ fn svix_headers_win_over_webhook_headers() {
     let svix = Case::new("svix", STANDARD_SECRET, &Value::Null);
     assert_eq!(svix.without("svix-signature"), "missing");
     let standard = Case::new("standard-webhooks", STANDARD_SECRET, &Value::Null);
-    let mut webhook_only = Case {
-        source: svix.source,
-        ..standard
-    };
+    let mut webhook_only = Case { source: svix.source, ..standard };
     assert_eq!(webhook_only.outcome(&webhook_only.headers), "ok");
-    webhook_only
-        .headers
-        .insert("svix-id", "msg_x".parse().unwrap());
+    webhook_only.headers.insert("svix-id", "msg_x".parse().unwrap());
     assert_eq!(webhook_only.outcome(&webhook_only.headers), "missing");
 }
 
@@ -216,16 +156,7 @@ fn generic_hmac() {
     assert_eq!(case.with("x-tenant", "other"), "mismatch");
     assert_eq!(case.with("x-time", "1767225601"), "mismatch");
     assert_eq!(case.with("x-time", "1767225600.0"), "malformed");
-    assert_eq!(
-        case.with("x-signature", good.replace("sha256=", "")),
-        "malformed"
-    );
-    assert_eq!(
-        case.with("x-signature", good.replace("sha256", "SHA256")),
-        "malformed"
-    );
-    assert_eq!(
-        case.with("x-signature", format!("sha256={}", "0".repeat(64))),
-        "mismatch"
-    );
+    assert_eq!(case.with("x-signature", good.replace("sha256=", "")), "malformed");
+    assert_eq!(case.with("x-signature", good.replace("sha256", "SHA256")), "malformed");
+    assert_eq!(case.with("x-signature", format!("sha256={}", "0".repeat(64))), "mismatch");
 }

@@ -28,15 +28,8 @@ fn stripe_event(event_type: &str, object: &Value, previous: &Value) -> Value {
 }
 
 fn read(provider: &str, settings: &Value, body: &[u8], event_type: &str) -> Normalised {
-    let payload = Payload {
-        event_id: "evt_1",
-        event_type,
-        object_id: None,
-        body,
-    };
-    normaliser("shop", provider, settings)
-        .unwrap()
-        .normalise(&payload)
+    let payload = Payload { event_id: "evt_1", event_type, object_id: None, body };
+    normaliser("shop", provider, settings).unwrap().normalise(&payload)
 }
 
 fn stripe(event_type: &str, object: &Value, previous: &Value) -> Normalised {
@@ -83,21 +76,14 @@ fn stripe_table() {
         for (event_type, kind, amount) in rows {
             let normalised = stripe(event_type, object, previous);
             assert_eq!(normalised.kind, *kind, "{event_type}");
-            assert_eq!(
-                normalised.amount_minor.unwrap_or(0),
-                *amount,
-                "{event_type}"
-            );
+            assert_eq!(normalised.amount_minor.unwrap_or(0), *amount, "{event_type}");
             assert_eq!(
                 normalised.object_id.as_deref().unwrap_or_default(),
                 object_id,
                 "{event_type}"
             );
             assert_eq!(normalised.occurred_at_ms, Some(NOW_MS));
-            assert_eq!(
-                normalised.provider_version.as_deref(),
-                Some("2025-09-30.clover")
-            );
+            assert_eq!(normalised.provider_version.as_deref(), Some("2025-09-30.clover"));
             assert_eq!(normalised.livemode, Some(true));
             assert!(!normalised.needs_hydration);
             seen.insert(((*event_type).to_owned(), (*kind).to_owned()));
@@ -112,11 +98,7 @@ fn stripe_table() {
             ("payment_intent.requires_action", "payment.pending", 2000),
             ("payment_intent.processing", "payment.pending", 2000),
             ("payment_intent.partially_funded", "payment.pending", 2000),
-            (
-                "payment_intent.amount_capturable_updated",
-                "payment.authorized",
-                2000,
-            ),
+            ("payment_intent.amount_capturable_updated", "payment.authorized", 2000),
             ("payment_intent.succeeded", "payment.succeeded", 1500),
             ("payment_intent.payment_failed", "payment.failed", 2000),
             ("payment_intent.canceled", "payment.cancelled", 2000),
@@ -131,45 +113,16 @@ fn stripe_table() {
             ("charge.refunded", "payment.partially_refunded", 500),
         ],
     );
-    check(
-        &refund,
-        &none,
-        "pi_1",
-        &[("refund.created", "refund.created", 500)],
-    );
-    check(
-        &refund,
-        &was_pending,
-        "pi_1",
-        &[("refund.updated", "refund.succeeded", 500)],
-    );
-    check(
-        &refund,
-        &none,
-        "pi_1",
-        &[("refund.updated", "refund.succeeded", 500)],
-    );
-    check(
-        &refund,
-        &other_change,
-        "pi_1",
-        &[("refund.updated", "provider.refund.updated", 500)],
-    );
-    check(
-        &refund,
-        &none,
-        "pi_1",
-        &[("refund.failed", "refund.failed", 500)],
-    );
+    check(&refund, &none, "pi_1", &[("refund.created", "refund.created", 500)]);
+    check(&refund, &was_pending, "pi_1", &[("refund.updated", "refund.succeeded", 500)]);
+    check(&refund, &none, "pi_1", &[("refund.updated", "refund.succeeded", 500)]);
+    check(&refund, &other_change, "pi_1", &[("refund.updated", "provider.refund.updated", 500)]);
+    check(&refund, &none, "pi_1", &[("refund.failed", "refund.failed", 500)]);
     check(
         &refund,
         &was_pending,
         "pi_1",
-        &[(
-            "charge.refund.updated",
-            "provider.charge.refund.updated",
-            500,
-        )],
+        &[("charge.refund.updated", "provider.charge.refund.updated", 500)],
     );
     check(
         &dispute,
@@ -214,12 +167,7 @@ fn stripe_table() {
             ("invoice.payment_failed", "invoice.payment_failed", 1000),
         ],
     );
-    check(
-        &session,
-        &none,
-        "pi_1",
-        &[("checkout.session.completed", "checkout.completed", 700)],
-    );
+    check(&session, &none, "pi_1", &[("checkout.session.completed", "checkout.completed", 700)]);
     // Charges of a payment intent announce nothing it has not announced; lone ones do.
     check(
         &charge,
@@ -241,33 +189,12 @@ fn stripe_table() {
             ("charge.expired", "payment.cancelled", 2000),
         ],
     );
-    check(
-        &balance,
-        &none,
-        "",
-        &[("balance.available", "provider.balance.available", 0)],
-    );
+    check(&balance, &none, "", &[("balance.available", "provider.balance.available", 0)]);
     for (event_type, object, kind) in [
-        (
-            "charge.refunded",
-            with(&charge, "refunded", json!(true)),
-            "payment.refunded",
-        ),
-        (
-            "charge.succeeded",
-            with(&lone, "captured", json!(false)),
-            "payment.authorized",
-        ),
-        (
-            "charge.dispute.closed",
-            with(&dispute, "status", json!("won")),
-            "dispute.won",
-        ),
-        (
-            "charge.dispute.closed",
-            with(&dispute, "status", json!("lost")),
-            "dispute.lost",
-        ),
+        ("charge.refunded", with(&charge, "refunded", json!(true)), "payment.refunded"),
+        ("charge.succeeded", with(&lone, "captured", json!(false)), "payment.authorized"),
+        ("charge.dispute.closed", with(&dispute, "status", json!("won")), "dispute.won"),
+        ("charge.dispute.closed", with(&dispute, "status", json!("lost")), "dispute.lost"),
     ] {
         assert_eq!(stripe(event_type, &object, &none).kind, kind);
         seen.insert((event_type.to_owned(), kind.to_owned()));
@@ -281,52 +208,28 @@ fn stripe_table() {
     assert_eq!(normalised.currency.as_deref(), Some("EUR"));
     assert_eq!(normalised.status.as_deref(), Some("x"));
     assert_eq!(normalised.customer.as_deref(), Some("cus_1"));
-    assert_eq!(
-        stripe("invoice.paid", &invoice, &none).customer.as_deref(),
-        Some("cus_1")
-    );
+    assert_eq!(stripe("invoice.paid", &invoice, &none).customer.as_deref(), Some("cus_1"));
 }
 
 #[test]
 fn stripe_samples_of_a_mapped_type_have_its_kind() {
     let source = source("stripe", &[("a", "whsec_test")], &Value::Null);
-    for row in known_providers()[0]
-        .mappings
-        .iter()
-        .filter(|row| row.when.is_empty())
-    {
-        let spec = SampleSpec {
-            event_type: Some(row.event_type),
-            seed: 5,
-            now_ms: NOW_MS,
-        };
+    for row in known_providers()[0].mappings.iter().filter(|row| row.when.is_empty()) {
+        let spec = SampleSpec { event_type: Some(row.event_type), seed: 5, now_ms: NOW_MS };
         let sample = source.sample(&spec).unwrap();
         let normalised = read("stripe", &Value::Null, &sample.body, "ignored");
         if row.event_type != "charge.dispute.closed" {
             assert_eq!(normalised.kind, row.kind);
         }
-        assert_eq!(
-            normalised.amount_minor.is_some(),
-            !row.amount.is_empty(),
-            "{}",
-            row.event_type
-        );
+        assert_eq!(normalised.amount_minor.is_some(), !row.amount.is_empty(), "{}", row.event_type);
         assert_eq!(normalised.currency.as_deref(), Some("EUR"));
     }
-    for (event_type, kind) in [
-        ("charge.refunded", "payment.refunded"),
-        ("refund.updated", "refund.succeeded"),
-    ] {
-        let spec = SampleSpec {
-            event_type: Some(event_type),
-            seed: 5,
-            now_ms: NOW_MS,
-        };
+    for (event_type, kind) in
+        [("charge.refunded", "payment.refunded"), ("refund.updated", "refund.succeeded")]
+    {
+        let spec = SampleSpec { event_type: Some(event_type), seed: 5, now_ms: NOW_MS };
         let sample = source.sample(&spec).unwrap();
-        assert_eq!(
-            read("stripe", &Value::Null, &sample.body, "ignored").kind,
-            kind
-        );
+        assert_eq!(read("stripe", &Value::Null, &sample.body, "ignored").kind, kind);
     }
 }
 
@@ -344,16 +247,9 @@ fn all_events_of_one_stripe_payment_name_it() {
     ]
     .into_iter()
     .map(|event_type| {
-        let spec = SampleSpec {
-            event_type: Some(event_type),
-            seed: 5,
-            now_ms: NOW_MS,
-        };
+        let spec = SampleSpec { event_type: Some(event_type), seed: 5, now_ms: NOW_MS };
         let sample = source.sample(&spec).unwrap();
-        source.identify(&request(&headers, &sample.body))[0]
-            .object_id
-            .clone()
-            .unwrap()
+        source.identify(&request(&headers, &sample.body))[0].object_id.clone().unwrap()
     })
     .collect();
     assert_eq!(objects.len(), 1, "{objects:?}");
@@ -365,37 +261,22 @@ fn stripe_envelopes() {
     let event =
         identify(&stripe_event("payout.paid", &json!({"id":"po_1"}), &Value::Null).to_string());
     assert_eq!(event.tenant.as_deref(), Some("acct_1"));
-    assert_eq!(
-        (event.livemode, event.occurred_at_ms),
-        (Some(true), Some(NOW_MS))
-    );
+    assert_eq!((event.livemode, event.occurred_at_ms), (Some(true), Some(NOW_MS)));
     assert!(event.identified);
 
     let thin = r#"{"id":"evt_2","object":"v2.core.event","type":"v1.billing.meter.error_report_triggered","created":"2026-01-01T00:00:00.000Z","context":"acct_2","related_object":{"id":"mtr_1","type":"billing.meter","url":"/v1/billing/meters/mtr_1"}}"#;
     let event = identify(thin);
-    assert_eq!(
-        (event.event_id.as_str(), event.object_id.as_deref()),
-        ("evt_2", Some("mtr_1"))
-    );
-    assert_eq!(
-        (event.tenant.as_deref(), event.occurred_at_ms),
-        (Some("acct_2"), Some(NOW_MS))
-    );
+    assert_eq!((event.event_id.as_str(), event.object_id.as_deref()), ("evt_2", Some("mtr_1")));
+    assert_eq!((event.tenant.as_deref(), event.occurred_at_ms), (Some("acct_2"), Some(NOW_MS)));
     let normalised = read("stripe", &Value::Null, thin.as_bytes(), "x");
     assert!(normalised.needs_hydration);
-    assert_eq!(
-        normalised.kind,
-        "provider.v1.billing.meter.error_report_triggered"
-    );
+    assert_eq!(normalised.kind, "provider.v1.billing.meter.error_report_triggered");
     assert_eq!(normalised.object_id.as_deref(), Some("mtr_1"));
 
     // One odd field hides no other; a repeated key counts last; what has no ID goes by its digest.
     let odd = r#"{"id":"a","id":"evt_3","type":7,"livemode":"yes","created":"soon","data":[1]}"#;
     let event = identify(odd);
-    assert_eq!(
-        (event.event_id.as_str(), event.event_type.as_str()),
-        ("evt_3", "unknown")
-    );
+    assert_eq!((event.event_id.as_str(), event.event_type.as_str()), ("evt_3", "unknown"));
     for body in ["not json", "[]", r#"{"type":"x"}"#, r#"{"id":""}"#] {
         let event = identify(body);
         assert!(
@@ -405,23 +286,14 @@ fn stripe_envelopes() {
         );
     }
     assert_eq!(identify(r#"{"type":"x"}"#).event_type, "x");
-    assert_eq!(
-        read("stripe", &Value::Null, b"not json", "unknown").kind,
-        "provider.unknown"
-    );
-    assert_eq!(
-        read("stripe", &Value::Null, b"{}", "payout.paid").kind,
-        "payout.paid"
-    );
+    assert_eq!(read("stripe", &Value::Null, b"not json", "unknown").kind, "provider.unknown");
+    assert_eq!(read("stripe", &Value::Null, b"{}", "payout.paid").kind, "payout.paid");
 
     let long = "x".repeat(513);
     let body = json!({"id": long, "type": long, "account": long, "data": {"object": {"id": long}}});
     let event = identify(&body.to_string());
     assert!(event.event_id.starts_with("sha256:"));
-    assert_eq!(
-        (event.event_type.as_str(), event.object_id, event.tenant),
-        ("unknown", None, None)
-    );
+    assert_eq!((event.event_type.as_str(), event.object_id, event.tenant), ("unknown", None, None));
 }
 
 #[test]
@@ -437,11 +309,9 @@ fn configured_pointers() {
     });
     let mut generic = pointers.clone();
     generic["header"] = json!("x-signature");
-    for (provider, settings) in [
-        ("standard-webhooks", &pointers),
-        ("svix", &pointers),
-        ("hmac", &generic),
-    ] {
+    for (provider, settings) in
+        [("standard-webhooks", &pointers), ("svix", &pointers), ("hmac", &generic)]
+    {
         let normalised = read(provider, settings, body, "invoice.paid");
         assert_eq!(normalised.kind, "provider.invoice.paid");
         assert_eq!(normalised.object_id.as_deref(), Some("42"));

@@ -32,13 +32,7 @@ fn sources() -> Vec<Source> {
 }
 
 fn sample(source: &Source, seed: u64) -> SampleRequest {
-    source
-        .sample(&SampleSpec {
-            event_type: None,
-            seed,
-            now_ms: NOW_MS,
-        })
-        .unwrap()
+    source.sample(&SampleSpec { event_type: None, seed, now_ms: NOW_MS }).unwrap()
 }
 
 /// Pieces that signature headers are made of, so that random ones come close to genuine ones.
@@ -161,9 +155,8 @@ proptest! {
 #[test]
 fn different_seeds_give_different_ids() {
     for source in sources() {
-        let ids: std::collections::HashSet<_> = (0..2000)
-            .map(|seed| sample(&source, seed).event_id)
-            .collect();
+        let ids: std::collections::HashSet<_> =
+            (0..2000).map(|seed| sample(&source, seed).event_id).collect();
         assert_eq!(ids.len(), 2000);
     }
 }
@@ -186,11 +179,7 @@ fn the_tolerance_holds_both_ways_and_only_after_the_signature() {
 #[test]
 fn an_unknown_event_type_still_makes_a_sample() {
     for source in sources() {
-        let spec = SampleSpec {
-            event_type: Some("brand.new_thing"),
-            seed: 3,
-            now_ms: NOW_MS,
-        };
+        let spec = SampleSpec { event_type: Some("brand.new_thing"), seed: 3, now_ms: NOW_MS };
         let sample = source.sample(&spec).unwrap();
         let headers = sample_headers(&sample);
         let request = request(&headers, &sample.body);

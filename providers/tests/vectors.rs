@@ -26,10 +26,7 @@ fn configuration(vector: &Value) -> (&str, Value) {
     let settings = config
         .iter()
         .map(|(key, value)| {
-            (
-                (*names.get(key.as_str()).unwrap_or(&key.as_str())).to_owned(),
-                value.clone(),
-            )
+            ((*names.get(key.as_str()).unwrap_or(&key.as_str())).to_owned(), value.clone())
         })
         .collect();
     ("hmac", Value::Object(settings))
@@ -57,18 +54,11 @@ fn run(vector: &Value) -> Result<Vec<(String, String)>, String> {
         body: &body,
     };
     let now_ms = vector["now"].as_i64().unwrap() * 1000;
-    let verdict = source
-        .verify(&request, now_ms)
-        .map_err(|rejection| rejection.to_string())?;
+    let verdict = source.verify(&request, now_ms).map_err(|rejection| rejection.to_string())?;
     assert_eq!(verdict.secret_label.as_ref(), "vector");
-    assert_eq!(
-        verdict.signed_at_ms,
-        vector["timestamp"].as_i64().map(|seconds| seconds * 1000)
-    );
+    assert_eq!(verdict.signed_at_ms, vector["timestamp"].as_i64().map(|seconds| seconds * 1000));
     let events = source.identify(&request).into_iter();
-    Ok(events
-        .map(|event| (event.event_id, event.event_type))
-        .collect())
+    Ok(events.map(|event| (event.event_id, event.event_type)).collect())
 }
 
 #[test]
@@ -84,27 +74,16 @@ fn every_vector_is_decided_as_it_should_be() {
         let outcome = run(vector);
         let agrees = outcome.is_ok() == (vector["expect"] == "accept");
         if !agrees {
-            assert_eq!(
-                vector["must"],
-                json!(false),
-                "{id}: {outcome:?}; {}",
-                vector["why"]
-            );
+            assert_eq!(vector["must"], json!(false), "{id}: {outcome:?}; {}", vector["why"]);
             different.push(id);
         }
         if let Ok(events) = outcome {
-            let [(event_id, event_type)] = &events[..] else {
-                panic!("{id}: {events:?}")
-            };
+            let [(event_id, event_type)] = &events[..] else { panic!("{id}: {events:?}") };
             match vector["event_id"].as_str() {
                 Some(expected) => assert_eq!(event_id, expected, "{id}"),
                 None => assert!(event_id.starts_with("sha256:"), "{id}: {event_id}"),
             }
-            assert_eq!(
-                event_type,
-                vector["event_type"].as_str().unwrap_or(UNKNOWN_TYPE),
-                "{id}"
-            );
+            assert_eq!(event_type, vector["event_type"].as_str().unwrap_or(UNKNOWN_TYPE), "{id}");
         }
     }
     assert_eq!(different, DIFFERENT_BY_CHOICE);

@@ -82,6 +82,16 @@ impl RouterLogic {
                 return self.bury(event, DeadReason::Undecodable, &record, now, outputs);
             }
         };
+        let partitions = self.rules.topics.settings().partitions;
+        if !u32::try_from(event.raw_partition).is_ok_and(|origin| origin < partitions) {
+            return self.bury(
+                homeless(event, partitions, now),
+                DeadReason::Permanent,
+                &record,
+                now,
+                outputs,
+            );
+        }
         if record.tp.topic == self.failed {
             self.climb(event, record, now, outputs);
         } else {
@@ -100,7 +110,10 @@ impl RouterLogic {
         let (class, retry_after) = match event.errors.last() {
             Some(error) => (
                 error.class,
-                error.retry_after_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
+                error
+                    .retry_after_ms
+                    .and_then(|ms| u64::try_from(ms).ok())
+                    .map(Duration::from_millis),
             ),
             // A failure without an error cannot say why it should be tried again.
             None => (sluice_schemas::FailureClass::Permanent, None),
@@ -182,7 +195,10 @@ impl RouterLogic {
 /// A letter for a record that is no failed event: its bytes and where it was found.
 fn stranger(record: &Record, now: i64, why: &str) -> FailedEvent {
     FailedEvent {
-        event_key: format!("undecodable:{}:{}:{}", record.tp.topic, record.tp.partition, record.offset),
+        event_key: format!(
+            "undecodable:{}:{}:{}",
+            record.tp.topic, record.tp.partition, record.offset
+        ),
         chain_id: String::new(),
         source: None,
         provider: None,
@@ -205,6 +221,23 @@ fn stranger(record: &Record, now: i64, why: &str) -> FailedEvent {
         raw_key: record.key.clone(),
         raw_value: record.value.clone(),
     }
+}
+
+/// An event that names an origin which is not there. It has nowhere to go when it is due, and trying all
+/// the same would stop everything behind it.
+fn homeless(mut event: FailedEvent, partitions: u32, now: i64) -> FailedEvent {
+    event.errors.push(sluice_schemas::AttemptError {
+        attempt: event.attempt,
+        at: now,
+        class: sluice_schemas::FailureClass::Permanent,
+        code: "unknown_partition".into(),
+        message: format!(
+            "it names raw partition {} as its origin; there are {partitions}, counted from 0",
+            event.raw_partition
+        ),
+        retry_after_ms: None,
+    });
+    event
 }
 
 /// Headers that stay with an event on its way.

@@ -14,11 +14,7 @@ use sluice_kafka::{
     worker::{Host, MachineSettings, Report, Subscription, WorkerOptions},
 };
 use sluice_schemas::{DeadReason, Registry, SchemaStore};
-use sluice_service::{
-    config::Config,
-    health::Health,
-    shutdown::Shutdown,
-};
+use sluice_service::{config::Config, health::Health, shutdown::Shutdown};
 use std::sync::Arc;
 
 /// Runs the role until `shutdown` is requested.
@@ -159,8 +155,11 @@ impl Metrics {
             };
             self.dead.add(1, &[KeyValue::new("reason", name)]);
         }
-        let transactions =
-            [("committed", report.commits), ("aborted", report.aborts), ("unknown", report.unknown)];
+        let transactions = [
+            ("committed", report.commits),
+            ("aborted", report.aborts),
+            ("unknown", report.unknown),
+        ];
         for (outcome, count) in transactions {
             if count > 0 {
                 self.transactions.add(count, &[KeyValue::new("outcome", outcome)]);

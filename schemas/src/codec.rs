@@ -9,9 +9,7 @@ use crate::{
     wire::{self, FrameError},
 };
 use apache_avro::{
-    Schema, from_value,
-    reader::datum::GenericDatumReader,
-    writer::datum::GenericDatumWriter,
+    Schema, from_value, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter,
 };
 use std::{
     collections::HashMap,
@@ -114,11 +112,9 @@ impl SchemaStore {
         let mut rest = datum;
         let record = match known {
             Known::Absent => return Err(DecodeError::SchemaAbsent(id)),
-            Known::Own(kind) if kind == T::KIND => {
-                own_reader(kind).and_then(|reader| {
-                    reader.read_deser::<T>(&mut rest).map_err(|error| error.to_string())
-                })
-            }
+            Known::Own(kind) if kind == T::KIND => own_reader(kind).and_then(|reader| {
+                reader.read_deser::<T>(&mut rest).map_err(|error| error.to_string())
+            }),
             Known::Own(kind) => {
                 return Err(refuse(format!("schema id {id} is of a {}", kind.name())));
             }

@@ -12,7 +12,9 @@ use crate::{
 };
 use apache_avro::Schema;
 use schema_registry_converter::{
-    async_impl::schema_registry::{SrSettings, get_schema_by_id, is_compatible_schema, post_schema},
+    async_impl::schema_registry::{
+        SrSettings, get_schema_by_id, is_compatible_schema, post_schema,
+    },
     error::SRCError,
     schema_registry_common::{RawError, SchemaType, SuppliedSchema},
 };
@@ -40,7 +42,9 @@ pub enum RegistryError {
         detail: String,
     },
     /// The registry answered that the subject does not hold this build's schema.
-    #[error("subject {subject} does not hold this version's {record} schema; run `sluice schemas register`")]
+    #[error(
+        "subject {subject} does not hold this version's {record} schema; run `sluice schemas register`"
+    )]
     NotRegistered {
         /// Subject.
         subject: String,
@@ -252,10 +256,8 @@ impl Registry {
         path: &str,
         body: Value,
     ) -> Result<Option<Value>, RegistryError> {
-        let unavailable = |detail: String| RegistryError::Unavailable {
-            url: self.options.url.clone(),
-            detail,
-        };
+        let unavailable =
+            |detail: String| RegistryError::Unavailable { url: self.options.url.clone(), detail };
         let mut request = self
             .http
             .request(method, format!("{}/{path}", self.options.url))

@@ -74,7 +74,10 @@ fn every_record_round_trips() {
     round_trip(raw());
     round_trip(failed());
     round_trip(DeadLetter::bury(failed(), DeadReason::Exhausted, 9, ("t", 1, 2)));
-    assert_eq!(DeadLetter::bury(failed(), DeadReason::Permanent, 9, ("t", 1, 2)).exhume(), failed());
+    assert_eq!(
+        DeadLetter::bury(failed(), DeadReason::Permanent, 9, ("t", 1, 2)).exhume(),
+        failed()
+    );
     round_trip(Rejected {
         source: "s".into(),
         provider: "p".into(),
@@ -120,10 +123,11 @@ fn the_generic_writer_produces_the_same_bytes() {
     let store = SchemaStore::new();
     store.insert(7, RecordKind::RawWebhook.schema().clone());
     let (_, generic) = store.decode_any(Some(&value)).unwrap();
-    let again = apache_avro::writer::datum::GenericDatumWriter::builder(RecordKind::RawWebhook.schema())
-        .build()
-        .and_then(|writer| writer.write_value_to_vec(generic))
-        .unwrap();
+    let again =
+        apache_avro::writer::datum::GenericDatumWriter::builder(RecordKind::RawWebhook.schema())
+            .build()
+            .and_then(|writer| writer.write_value_to_vec(generic))
+            .unwrap();
     assert_eq!(again, value[wire::HEADER_LEN..]);
 }
 
@@ -230,14 +234,19 @@ fn an_incompatible_change_is_seen() {
     };
     let field = "{\"name\": \"attempts\", \"type\": \"int\", \"doc\": \"processing attempts it took, from 1\"}";
     let breaking = [
-        change("{\"name\": \"attempts\", \"type\": \"int\"", "{\"name\": \"attempts\", \"type\": \"string\""),
+        change(
+            "{\"name\": \"attempts\", \"type\": \"int\"",
+            "{\"name\": \"attempts\", \"type\": \"string\"",
+        ),
         change(&format!("{field},"), ""),
         change(field, &format!("{field}, {{\"name\": \"needed\", \"type\": \"int\"}}")),
     ];
     for schema in &breaking {
         assert!(!fully_compatible(schema, &released));
     }
-    let allowed =
-        change(field, &format!("{field}, {{\"name\": \"extra\", \"type\": \"int\", \"default\": 0}}"));
+    let allowed = change(
+        field,
+        &format!("{field}, {{\"name\": \"extra\", \"type\": \"int\", \"default\": 0}}"),
+    );
     assert!(fully_compatible(&allowed, &released), "control: a field with a default is allowed");
 }

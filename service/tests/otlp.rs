@@ -16,10 +16,7 @@ const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 #[test]
 #[ignore = "the child of the tests below"]
 fn child() {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let config = TelemetryConfig {
             log_format: LogFormat::Json,
@@ -27,10 +24,7 @@ fn child() {
             ..TelemetryConfig::default()
         };
         let guard = telemetry::init(&config, "sluice-test").unwrap();
-        assert!(
-            telemetry::init(&config, "sluice-test").is_err(),
-            "only once"
-        );
+        assert!(telemetry::init(&config, "sluice-test").is_err(), "only once");
         let meter = opentelemetry::global::meter("child");
         meter.u64_counter("sluice_child_events").build().add(2, &[]);
 
@@ -46,9 +40,7 @@ fn child() {
         let text = guard.metrics().prometheus_text();
         assert!(text.contains("sluice_child_events_total 2"), "{text}");
         assert!(text.contains("service_name=\"sluice-test\""), "{text}");
-        std::io::stderr()
-            .write_all(format!("\nheader {header}\n").as_bytes())
-            .unwrap();
+        std::io::stderr().write_all(format!("\nheader {header}\n").as_bytes()).unwrap();
         drop(guard);
     });
 }
@@ -96,9 +88,7 @@ fn collect(stream: TcpStream, requests: &mpsc::Sender<(String, Vec<u8>)>) {
         reader.read_exact(&mut body).unwrap();
         let path = request.split(' ').nth(1).unwrap().to_owned();
         let _ = requests.send((path, body));
-        stream
-            .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
-            .unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
     }
 }
 
@@ -119,29 +109,16 @@ fn traces_and_metrics_reach_the_collector_before_the_process_ends() {
     });
     let (_, text) = run_child(Some(&endpoint));
     let requests: Vec<(String, Vec<u8>)> = requests.try_iter().collect();
-    let trace_id: Vec<u8> = (0..16)
-        .map(|i| u8::from_str_radix(&TRACE_ID[2 * i..2 * i + 2], 16).unwrap())
-        .collect();
+    let trace_id: Vec<u8> =
+        (0..16).map(|i| u8::from_str_radix(&TRACE_ID[2 * i..2 * i + 2], 16).unwrap()).collect();
     let sent = |path: &str, parts: &[&[u8]]| {
         requests
             .iter()
             .any(|(to, body)| to == path && parts.iter().all(|part| contains(body, part)))
     };
-    assert!(
-        sent(
-            "/v1/traces",
-            &[b"sluice-test", b"handle_webhook", &trace_id]
-        ),
-        "{text}"
-    );
-    assert!(
-        sent("/v1/metrics", &[b"sluice-test", b"sluice_child_events"]),
-        "{text}"
-    );
-    let header = text
-        .lines()
-        .find(|line| line.starts_with("header "))
-        .unwrap();
+    assert!(sent("/v1/traces", &[b"sluice-test", b"handle_webhook", &trace_id]), "{text}");
+    assert!(sent("/v1/metrics", &[b"sluice-test", b"sluice_child_events"]), "{text}");
+    let header = text.lines().find(|line| line.starts_with("header ")).unwrap();
     assert!(header.contains(TRACE_ID), "{header}");
     assert!(
         !header.contains("b7ad6b7169203331"),
@@ -152,10 +129,7 @@ fn traces_and_metrics_reach_the_collector_before_the_process_ends() {
 #[test]
 fn without_a_collector_logs_and_the_callers_trace_go_on() {
     let (_, text) = run_child(None);
-    let header = text
-        .lines()
-        .find(|line| line.starts_with("header "))
-        .unwrap();
+    let header = text.lines().find(|line| line.starts_with("header ")).unwrap();
     assert_eq!(header, format!("header 00-{TRACE_ID}-b7ad6b7169203331-01"));
     let line = text.lines().find(|line| line.contains("accepted")).unwrap();
     let log: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -33,35 +33,48 @@ impl Account {
 
     /// Asserts that every acknowledged event has exactly one outcome (processed, dead, or one of
     /// `waiting`), and that no event at all has more than one, acknowledged or not.
+    ///
+    /// # Panics
+    /// Where that is not so; with examples.
     pub fn settle(&self, acknowledged: &BTreeSet<String>, waiting: &BTreeSet<String>) {
-        let mut outcomes: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-        for Read { raw, value } in &self.processed {
-            let place = format!(
-                "processed[{}]@{} from raw[{}]@{}",
-                raw.partition, raw.offset, value.raw_partition, value.raw_offset
-            );
-            outcomes.entry(&value.event_key).or_default().push(place);
+        let processed = self.processed.iter().map(|Read { raw, value }| {
+            let (partition, offset) = (value.raw_partition, value.raw_offset);
+            let place = format!("processed[{}]@{}", raw.partition, raw.offset);
+            (value.event_key.as_str(), format!("{place} from raw[{partition}]@{offset}"))
+        });
+        let dead = self.dead.iter().map(|Read { raw, value }| {
+            (value.event_key.as_str(), format!("dlq[{}]@{}", raw.partition, raw.offset))
+        });
+        let waiting = waiting.iter().map(|key| (key.as_str(), "waiting".to_owned()));
+        if let Err(what) = judge(acknowledged, processed.chain(dead).chain(waiting)) {
+            panic!("{what}");
         }
-        for Read { raw, value } in &self.dead {
-            let place = format!("dlq[{}]@{}", raw.partition, raw.offset);
-            outcomes.entry(&value.event_key).or_default().push(place);
-        }
-        for key in waiting {
-            outcomes.entry(key).or_default().push("waiting".to_owned());
-        }
-        let lost: Vec<&String> =
-            acknowledged.iter().filter(|key| !outcomes.contains_key(key.as_str())).collect();
-        let doubled: Vec<_> = outcomes.iter().filter(|(_, places)| places.len() > 1).collect();
-        assert!(
-            lost.is_empty() && doubled.is_empty(),
-            "of {} acknowledged events {} are lost ({:?}), {} have more than one outcome ({:?})",
-            acknowledged.len(),
-            lost.len(),
-            &lost[..lost.len().min(5)],
-            doubled.len(),
-            &doubled[..doubled.len().min(5)]
-        );
     }
+}
+
+/// Says what is wrong with the outcomes (event key and place) of what was acknowledged.
+fn judge<'a>(
+    acknowledged: &BTreeSet<String>,
+    outcomes: impl Iterator<Item = (&'a str, String)>,
+) -> Result<(), String> {
+    let mut places: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for (key, place) in outcomes {
+        places.entry(key).or_default().push(place);
+    }
+    let lost: Vec<_> =
+        acknowledged.iter().filter(|key| !places.contains_key(key.as_str())).collect();
+    let doubled: Vec<_> = places.iter().filter(|(_, places)| places.len() > 1).collect();
+    if lost.is_empty() && doubled.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "of {} acknowledged events {} are lost ({:?}); {} events have more than one outcome ({:?})",
+        acknowledged.len(),
+        lost.len(),
+        &lost[..lost.len().min(5)],
+        doubled.len(),
+        &doubled[..doubled.len().min(5)]
+    ))
 }
 
 /// Waits until the processor group has committed `webhooks.raw` to its end. Outputs and offsets share their
@@ -90,4 +103,23 @@ pub async fn all_stored(pipeline: &Pipeline, acknowledged: &BTreeSet<String>) {
         acknowledged.len(),
         &lost[..lost.len().min(5)]
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(acknowledged: &[&str], outcomes: &[&str]) -> Result<(), String> {
+        let acknowledged = acknowledged.iter().map(|key| (*key).to_owned()).collect();
+        judge(&acknowledged, outcomes.iter().map(|key| (*key, "somewhere".to_owned())))
+    }
+
+    #[test]
+    fn every_acknowledged_event_has_one_outcome_and_no_event_has_two() {
+        verdict(&["a", "b"], &["b", "a"]).unwrap();
+        verdict(&["a"], &["a", "stored but never answered"]).unwrap();
+        assert!(verdict(&["a", "b"], &["a"]).unwrap_err().contains("1 are lost ([\"b\"])"));
+        assert!(verdict(&["a"], &["a", "a"]).unwrap_err().contains("1 events have more than one"));
+        assert!(verdict(&[], &["b", "b"]).unwrap_err().contains("more than one outcome"));
+    }
 }

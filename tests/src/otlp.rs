@@ -5,13 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use axum::{
-    Router,
-    body::Bytes,
-    extract::State,
-    http::StatusCode,
-    routing::post,
-};
+use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
 use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value},
@@ -116,10 +110,7 @@ fn attributes(pairs: Vec<KeyValue>) -> BTreeMap<String, String> {
         any_value::Value::BoolValue(truth) => truth.to_string(),
         other => format!("{other:?}"),
     };
-    pairs
-        .into_iter()
-        .filter_map(|pair| Some((pair.key, text(pair.value?.value?))))
-        .collect()
+    pairs.into_iter().filter_map(|pair| Some((pair.key, text(pair.value?.value?)))).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -136,8 +136,10 @@ impl Sender {
 
     /// Posts once.
     pub async fn post(&self, gateway: &str, webhook: &Webhook) -> Answer {
-        let mut request =
-            self.client.post(format!("{gateway}/webhooks/{}", webhook.source)).body(webhook.body.clone());
+        let mut request = self
+            .client
+            .post(format!("{gateway}/webhooks/{}", webhook.source))
+            .body(webhook.body.clone());
         for (name, value) in &webhook.headers {
             request = request.header(name, value);
         }
@@ -150,7 +152,8 @@ impl Sender {
             took: Duration::ZERO,
         };
         if let Ok(response) = request.send().await {
-            let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+            let header =
+                response.headers().get("retry-after").and_then(|value| value.to_str().ok());
             answer.retry_after = header.map(str::to_owned);
             answer.status = Some(response.status().as_u16());
             answer.body = response.text().await.unwrap_or_default();

@@ -38,21 +38,14 @@ pub async fn a_request_in_flight_is_answered_at_shutdown(world: &World) {
     let mut stream = body_awaited(world, &gateway, &event).await;
     gateway.shutdown.request("test");
     let address = gateway.address;
-    until("the listener to close", || {
-        std::net::TcpStream::connect(address).is_err()
-    })
-    .await;
+    until("the listener to close", || std::net::TcpStream::connect(address).is_err()).await;
     assert!(!gateway.health.readiness().ready);
     assert!(!gateway.served.is_finished());
     let answer = exchange(&mut stream, &event.body).await;
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     gateway.served.await.unwrap().unwrap();
     let records = world.read::<RawWebhook>(world.topics.raw()).await;
-    assert!(
-        records
-            .iter()
-            .any(|(_, raw)| raw.event_id == event.event_id)
-    );
+    assert!(records.iter().any(|(_, raw)| raw.event_id == event.event_id));
 }
 
 pub async fn without_kafka_the_answer_is_503_in_time(world: &World, gateway: &Running) {
@@ -78,10 +71,7 @@ pub async fn without_kafka_the_answer_is_503_in_time(world: &World, gateway: &Ru
         started.elapsed()
     }))
     .await;
-    let at_once = answers
-        .iter()
-        .filter(|took| **took < ACK_TIMEOUT / 2)
-        .count();
+    let at_once = answers.iter().filter(|took| **took < ACK_TIMEOUT / 2).count();
     assert!(at_once >= 6, "{answers:?}");
     assert!(at_once < answers.len(), "{answers:?}");
     gateway.until_ready(false).await;
@@ -112,11 +102,7 @@ pub async fn both_recover_by_themselves(world: &World, running: &Running, starte
         }
         answer.is_accepted();
         let records = world.read::<RawWebhook>(world.topics.raw()).await;
-        assert!(
-            records
-                .iter()
-                .any(|(_, raw)| raw.event_id == event.event_id)
-        );
+        assert!(records.iter().any(|(_, raw)| raw.event_id == event.event_id));
     }
 }
 
@@ -125,8 +111,5 @@ pub async fn a_changed_partition_count_ends_the_role(world: &World) {
     config.topics.partitions += 1;
     let gateway = Running::start(&config).await;
     let error = gateway.served.await.unwrap().unwrap_err().to_string();
-    assert!(
-        error.contains("webhooks.raw") && error.contains("partition"),
-        "{error}"
-    );
+    assert!(error.contains("webhooks.raw") && error.contains("partition"), "{error}");
 }

@@ -20,10 +20,7 @@ use support::{Running, World};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_gateway_keeps_its_table_of_answers() {
-    let log = TelemetryConfig {
-        log: "error".to_owned(),
-        ..TelemetryConfig::default()
-    };
+    let log = TelemetryConfig { log: "error".to_owned(), ..TelemetryConfig::default() };
     let telemetry = telemetry::init(&log, "gateway-test").unwrap();
     let mut world = World::start().await;
     let gateway = Running::start(&world.config).await;
@@ -36,14 +33,7 @@ async fn the_gateway_keeps_its_table_of_answers() {
     unknown_sources_methods_and_addresses_are_refused(&world, &gateway).await;
     every_kind_of_bad_signature_is_401_and_counted(&world, &gateway).await;
     let text = telemetry.metrics().prometheus_text();
-    for reason in [
-        "missing",
-        "malformed",
-        "conflicting",
-        "mismatch",
-        "stale",
-        "future",
-    ] {
+    for reason in ["missing", "malformed", "conflicting", "mismatch", "stale", "future"] {
         let counted = text.lines().any(|line| {
             line.starts_with("sluice_gateway_rejected_total{")
                 && line.contains(&format!("reason=\"{reason}\""))
@@ -72,21 +62,10 @@ async fn the_gateway_keeps_its_table_of_answers() {
     a_changed_partition_count_ends_the_role(&world).await;
     gateway.stop().await;
     let text = telemetry.metrics().prometheus_text();
-    for outcome in [
-        "accepted",
-        "unavailable",
-        "headers_too_large",
-        "timeout",
-        "rate_limited",
-    ] {
-        assert!(
-            text.contains(&format!("outcome=\"{outcome}\"")),
-            "{outcome} in {text}"
-        );
+    for outcome in ["accepted", "unavailable", "headers_too_large", "timeout", "rate_limited"] {
+        assert!(text.contains(&format!("outcome=\"{outcome}\"")), "{outcome} in {text}");
     }
-    let in_flight = text
-        .lines()
-        .find(|line| line.starts_with("sluice_gateway_in_flight"));
+    let in_flight = text.lines().find(|line| line.starts_with("sluice_gateway_in_flight"));
     assert!(in_flight.unwrap().ends_with(" 0"), "{in_flight:?}");
     world.stack.stop().await;
 }

@@ -58,9 +58,7 @@ impl Answer {
     }
 
     pub fn header(&self, name: &str) -> &str {
-        self.headers
-            .get(name)
-            .map_or("", |value| value.to_str().unwrap())
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
     /// Asserts a problem document of this status.
@@ -71,10 +69,7 @@ impl Answer {
         let document = self.json();
         assert_eq!(document["status"], status);
         assert_eq!(document["request_id"], self.header("x-request-id"));
-        assert!(
-            !String::from_utf8_lossy(&self.body).contains("127.0.0.1"),
-            "{document}"
-        );
+        assert!(!String::from_utf8_lossy(&self.body).contains("127.0.0.1"), "{document}");
         self
     }
 
@@ -107,12 +102,7 @@ impl Running {
         let address = gateway.local_addr();
         let shutdown = Shutdown::new();
         let served = tokio::spawn(gateway.serve(shutdown.clone()));
-        Self {
-            address,
-            health,
-            shutdown,
-            served,
-        }
+        Self { address, health, shutdown, served }
     }
 
     pub async fn until_ready(&self, ready: bool) {
@@ -160,9 +150,7 @@ pub async fn read_until(stream: &mut TcpStream, text: &str) -> String {
             read.push(byte[0]);
         }
     };
-    tokio::time::timeout(PATIENCE, reading)
-        .await
-        .expect("the text");
+    tokio::time::timeout(PATIENCE, reading).await.expect("the text");
     String::from_utf8(read).unwrap()
 }
 
@@ -239,24 +227,14 @@ impl World {
     /// The same, signed at another time.
     pub fn event_at(&self, now_ms: i64) -> SampleRequest {
         let seed = self.seed.fetch_add(1, Ordering::Relaxed);
-        self.signer
-            .sample(&SampleSpec {
-                event_type: None,
-                seed,
-                now_ms,
-            })
-            .unwrap()
+        self.signer.sample(&SampleSpec { event_type: None, seed, now_ms }).unwrap()
     }
 
     /// Posts an event, from a fresh address.
     pub async fn post(&self, to: &Running, source: &str, event: &SampleRequest) -> Answer {
-        let headers: Vec<_> = event
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()))
-            .collect();
-        self.send(to, "POST", source, &headers, event.body.to_vec())
-            .await
+        let headers: Vec<_> =
+            event.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        self.send(to, "POST", source, &headers, event.body.to_vec()).await
     }
 
     /// Any request, from a fresh address unless `headers` say otherwise.
@@ -311,9 +289,7 @@ impl World {
                 records.push(record);
                 ControlFlow::Continue(())
             };
-            reader
-                .read_range(&topic, &Start::Earliest, End::HighWatermark, each)
-                .unwrap();
+            reader.read_range(&topic, &Start::Earliest, End::HighWatermark, each).unwrap();
             records
         });
         reading.await.unwrap()

@@ -56,9 +56,7 @@ pub(super) struct Found {
 impl From<&MetadataTopic> for Found {
     fn from(topic: &MetadataTopic) -> Self {
         let partitions = topic.partitions();
-        let ill = topic
-            .error()
-            .is_some_and(|error| Code::from(error) != Code::NoError);
+        let ill = topic.error().is_some_and(|error| Code::from(error) != Code::NoError);
         Self {
             partitions: partitions.len(),
             replication: partitions
@@ -160,24 +158,16 @@ fn judge(
         Some(limit) => limit,
         None => 0,
     };
-    let kept = if spec.role.retention_is_a_promise() {
-        Severity::Refuse
-    } else {
-        Severity::Warn
-    };
+    let kept = if spec.role.retention_is_a_promise() { Severity::Refuse } else { Severity::Warn };
     match name {
-        "cleanup.policy" => Some((
-            Severity::Refuse,
-            "compaction deletes records that share a key",
-        )),
+        "cleanup.policy" => Some((Severity::Refuse, "compaction deletes records that share a key")),
         "retention.ms" | "retention.bytes" => (unlimited(value) < unlimited(wanted))
             .then_some((kept, "records would be deleted too early")),
         "max.message.bytes" => (number(value) < number(wanted))
             .then_some((Severity::Refuse, "large records would be refused")),
-        "message.timestamp.type" => Some((
-            Severity::Refuse,
-            "dedup windows and delays go by the broker's time",
-        )),
+        "message.timestamp.type" => {
+            Some((Severity::Refuse, "dedup windows and delays go by the broker's time"))
+        }
         "min.insync.replicas" => {
             let least = number(value).unwrap_or(0);
             if usize::try_from(least).is_ok_and(|least| least > found.replication) {
@@ -192,10 +182,9 @@ fn judge(
                 ))
             }
         }
-        "unclean.leader.election.enable" => Some((
-            Severity::Warn,
-            "acknowledged records could be lost when a leader fails",
-        )),
+        "unclean.leader.election.enable" => {
+            Some((Severity::Warn, "acknowledged records could be lost when a leader fails"))
+        }
         _ => None,
     }
 }
@@ -232,12 +221,7 @@ mod tests {
         for (name, value) in changes {
             config.insert((*name).into(), (*value).into());
         }
-        Found {
-            partitions: 6,
-            replication: 3,
-            led: true,
-            config,
-        }
+        Found { partitions: 6, replication: 3, led: true, config }
     }
 
     fn judged(role: TopicRole, found: &Found) -> Vec<(String, Severity)> {
@@ -269,40 +253,23 @@ mod tests {
             (TopicRole::Raw, "cleanup.policy", "compact", Refuse),
             (TopicRole::Raw, "cleanup.policy", "compact,delete", Refuse),
             (TopicRole::Raw, "max.message.bytes", "1048588", Refuse),
-            (
-                TopicRole::Raw,
-                "message.timestamp.type",
-                "CreateTime",
-                Refuse,
-            ),
+            (TopicRole::Raw, "message.timestamp.type", "CreateTime", Refuse),
             (TopicRole::Raw, "min.insync.replicas", "1", Warn),
             (TopicRole::Raw, "min.insync.replicas", "4", Refuse),
             (TopicRole::Raw, "retention.ms", "999", Warn),
             (TopicRole::Dedup, "retention.ms", "999", Refuse),
             (TopicRole::Retry, "retention.bytes", "1000000", Refuse),
             (TopicRole::Processed, "retention.bytes", "1000000", Warn),
-            (
-                TopicRole::Raw,
-                "unclean.leader.election.enable",
-                "true",
-                Warn,
-            ),
+            (TopicRole::Raw, "unclean.leader.election.enable", "true", Warn),
         ] {
             let differences = judged(role, &found(&[(name, value)]));
-            assert_eq!(
-                differences,
-                [(name.to_owned(), severity)],
-                "{role:?} {value}"
-            );
+            assert_eq!(differences, [(name.to_owned(), severity)], "{role:?} {value}");
         }
     }
 
     #[test]
     fn the_partition_count_is_fixed_for_life() {
-        let more = Found {
-            partitions: 12,
-            ..found(&[])
-        };
+        let more = Found { partitions: 12, ..found(&[]) };
         let [difference] = &compare(&spec(TopicRole::Raw), Some(&more))[..] else {
             unreachable!("one difference")
         };
@@ -310,10 +277,7 @@ mod tests {
         assert!(difference.remedy.contains("topics.partitions to 12"));
         assert!(difference.remedy.contains("topics.prefix"));
         let text = difference.to_string();
-        assert!(
-            text.starts_with("topic `t`: partitions is 12, should be 6;"),
-            "{text}"
-        );
+        assert!(text.starts_with("topic `t`: partitions is 12, should be 6;"), "{text}");
         assert_eq!(
             judged(TopicRole::DeadLetter, &more),
             [("partitions".to_owned(), Severity::Warn)]
@@ -325,10 +289,7 @@ mod tests {
         let absent = compare(&spec(TopicRole::Raw), None);
         assert_eq!(absent[0].what, "existence");
         assert_eq!(absent[0].severity, Severity::Refuse);
-        let single = Found {
-            replication: 1,
-            ..found(&[("min.insync.replicas", "1")])
-        };
+        let single = Found { replication: 1, ..found(&[("min.insync.replicas", "1")]) };
         let differences = judged(TopicRole::Raw, &single);
         assert_eq!(
             differences,

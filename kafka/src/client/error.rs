@@ -151,15 +151,10 @@ impl ClientSettings {
                     reason.clone()
                 },
             },
-            KafkaError::ClientCreation(reason) => ClientError::Create {
-                reason: reason.clone(),
-            },
+            KafkaError::ClientCreation(reason) => ClientError::Create { reason: reason.clone() },
             other => match other.rdkafka_error_code() {
                 Some(code) => self.explain_code(operation, code, seen),
-                None => ClientError::Broker {
-                    operation,
-                    reason: other.to_string(),
-                },
+                None => ClientError::Broker { operation, reason: other.to_string() },
             },
         }
     }
@@ -178,10 +173,9 @@ impl ClientSettings {
             | Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
             | Code::ClusterAuthorizationFailed
-            | Code::TransactionalIdAuthorizationFailed => ClientError::Denied {
-                operation,
-                reason: seen.unwrap_or_else(|| code.to_string()),
-            },
+            | Code::TransactionalIdAuthorizationFailed => {
+                ClientError::Denied { operation, reason: seen.unwrap_or_else(|| code.to_string()) }
+            }
             Code::BrokerTransportFailure
             | Code::AllBrokersDown
             | Code::OperationTimedOut
@@ -194,10 +188,7 @@ impl ClientSettings {
                 bootstrap_servers: self.bootstrap_servers.clone(),
                 reason: seen.unwrap_or_else(|| code.to_string()),
             },
-            other => ClientError::Broker {
-                operation,
-                reason: other.to_string(),
-            },
+            other => ClientError::Broker { operation, reason: other.to_string() },
         }
     }
 }

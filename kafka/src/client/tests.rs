@@ -94,9 +94,7 @@ fn transactional_producer_properties() {
 
 #[test]
 fn worker_consumer_properties() {
-    let config = settings(&[])
-        .worker_consumer_config(&worker(20, 12))
-        .unwrap();
+    let config = settings(&[]).worker_consumer_config(&worker(20, 12)).unwrap();
     assert_pinned(
         &config,
         &[
@@ -179,10 +177,7 @@ fn pass_through_tunes_but_never_replaces_what_is_owned() {
     ]);
     let config = settings.publisher_config(&PublisherOptions::default());
     assert_eq!(config.get("acks"), Some("all"));
-    assert_eq!(
-        config.get("max.in.flight.requests.per.connection"),
-        Some("5")
-    );
+    assert_eq!(config.get("max.in.flight.requests.per.connection"), Some("5"));
     for absent in [
         "request.required.acks",
         "transactional.id",
@@ -267,9 +262,7 @@ fn secrets_are_not_shown() {
 #[test]
 fn a_refused_property_is_named_without_its_secret() {
     let settings = settings(&[("security.protocol", "hunter2")]);
-    let Err(error) = settings
-        .reader_config(Isolation::ReadCommitted)
-        .create::<BaseConsumer>()
+    let Err(error) = settings.reader_config(Isolation::ReadCommitted).create::<BaseConsumer>()
     else {
         unreachable!("there is no such protocol")
     };
@@ -277,9 +270,7 @@ fn a_refused_property_is_named_without_its_secret() {
     assert!(text.contains("`security.protocol`"), "{text}");
     assert!(text.contains("hunter2"), "{text}");
 
-    let KafkaError::ClientConfig(kind, reason, _, value) = error else {
-        unreachable!("{error}")
-    };
+    let KafkaError::ClientConfig(kind, reason, _, value) = error else { unreachable!("{error}") };
     let secret = KafkaError::ClientConfig(kind, reason, "sasl.password".into(), value);
     let text = settings.explain("connect", &secret, None).to_string();
     assert!(text.contains("`sasl.password`"), "{text}");

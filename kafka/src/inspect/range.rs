@@ -40,10 +40,7 @@ impl Reader {
             Start::Earliest => watermarks.iter().map(|(p, low, _)| (*p, *low)).collect(),
             Start::Latest if self.isolation == Isolation::ReadCommitted => stable()?,
             Start::Latest => watermarks.iter().map(|(p, _, high)| (*p, *high)).collect(),
-            Start::Time(time_ms) => self
-                .offsets_for_time(topic, *time_ms)?
-                .into_iter()
-                .collect(),
+            Start::Time(time_ms) => self.offsets_for_time(topic, *time_ms)?.into_iter().collect(),
             Start::Offsets(offsets) => {
                 check_offsets(topic, offsets, &watermarks)?;
                 offsets.clone()
@@ -54,10 +51,7 @@ impl Reader {
             End::LastStable => stable()?,
             End::Never => BTreeMap::new(),
         };
-        let ranges = starts
-            .into_iter()
-            .map(|(p, from)| (p, from, ends.get(&p).copied()))
-            .collect();
+        let ranges = starts.into_iter().map(|(p, from)| (p, from, ends.get(&p).copied())).collect();
         self.read_ranges(topic, ranges, self.isolation, |message| {
             on_record(OwnedRecord::read(message))
         })
@@ -87,9 +81,7 @@ impl Reader {
                 .add_partition_offset(topic, *partition, Offset::Offset(*from))
                 .map_err(|error| self.explain(operation(), &error, &client))?;
         }
-        client
-            .assign(&assignment)
-            .map_err(|error| self.explain(operation(), &error, &client))?;
+        client.assign(&assignment).map_err(|error| self.explain(operation(), &error, &client))?;
 
         let mut progress = Instant::now();
         while !open.is_empty() {

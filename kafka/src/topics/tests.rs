@@ -56,11 +56,7 @@ fn tiers_are_digits_and_a_unit() {
         "18446744073709551615h",
         "1ms2",
     ] {
-        assert_eq!(
-            Tier::parse(text),
-            Err(TopicsError::Tier(text.into())),
-            "{text}"
-        );
+        assert_eq!(Tier::parse(text), Err(TopicsError::Tier(text.into())), "{text}");
     }
 }
 
@@ -82,16 +78,10 @@ fn tier_of_knows_tiers_that_are_no_longer_configured() {
     let topics = Topics::new(settings(), tiers(&["1m"])).unwrap();
     let old = topics.tier_of("pay.webhooks.retry.90s").unwrap();
     assert_eq!(old.delay(), Duration::from_secs(90));
-    assert_eq!(
-        topics.tier_of("pay.webhooks.retry.1m").unwrap(),
-        topics.tiers()[0]
-    );
-    for other in [
-        "webhooks.retry.1m",
-        "pay.webhooks.retry.",
-        "pay.webhooks.raw",
-        "pay.webhooks.retry.soon",
-    ] {
+    assert_eq!(topics.tier_of("pay.webhooks.retry.1m").unwrap(), topics.tiers()[0]);
+    for other in
+        ["webhooks.retry.1m", "pay.webhooks.retry.", "pay.webhooks.raw", "pay.webhooks.retry.soon"]
+    {
         assert_eq!(topics.tier_of(other), None, "{other}");
     }
 }
@@ -99,22 +89,12 @@ fn tier_of_knows_tiers_that_are_no_longer_configured() {
 #[test]
 fn the_table_of_topics() {
     let topics = Topics::new(settings(), tiers(&["1m", "2m"])).unwrap();
-    let routes = [
-        "pay.refunds".to_owned(),
-        "pay.webhooks.processed".to_owned(),
-    ];
+    let routes = ["pay.refunds".to_owned(), "pay.webhooks.processed".to_owned()];
     let specs = topics.spec(&routes, true);
     let row = |spec: &TopicSpec| {
         let days = spec.config["retention.ms"].parse::<u64>().unwrap() / 86_400_000;
-        let stamped = spec
-            .config
-            .get("message.timestamp.type")
-            .map(String::as_str);
-        (
-            spec.name.trim_start_matches("pay.").to_owned(),
-            days,
-            stamped == Some("LogAppendTime"),
-        )
+        let stamped = spec.config.get("message.timestamp.type").map(String::as_str);
+        (spec.name.trim_start_matches("pay.").to_owned(), days, stamped == Some("LogAppendTime"))
     };
     let rows: Vec<_> = specs.iter().map(row).collect();
     let wanted = [
@@ -140,12 +120,7 @@ fn the_table_of_topics() {
         assert_eq!(spec.config["retention.bytes"], "-1");
         assert_eq!(spec.config["unclean.leader.election.enable"], "false");
     }
-    assert!(
-        topics
-            .spec(&[], false)
-            .iter()
-            .all(|s| s.role != TopicRole::Rejected)
-    );
+    assert!(topics.spec(&[], false).iter().all(|s| s.role != TopicRole::Rejected));
 }
 
 #[test]
@@ -156,32 +131,14 @@ fn settings_that_would_lose_records_are_refused() {
         Topics::new(settings, tiers(labels)).map(|_| ())
     };
     assert_eq!(with(|_| {}, &["1m", "2m"]), Ok(()));
-    assert!(matches!(
-        with(|s| s.prefix = "pay ".into(), &[]),
-        Err(TopicsError::Name(_))
-    ));
-    assert!(matches!(
-        with(|s| s.prefix = "p".repeat(240), &[]),
-        Err(TopicsError::Name(_))
-    ));
-    assert!(matches!(
-        with(|s| s.partitions = 0, &[]),
-        Err(TopicsError::Range { .. })
-    ));
-    assert!(matches!(
-        with(|s| s.min_insync_replicas = 4, &[]),
-        Err(TopicsError::Range { .. })
-    ));
+    assert!(matches!(with(|s| s.prefix = "pay ".into(), &[]), Err(TopicsError::Name(_))));
+    assert!(matches!(with(|s| s.prefix = "p".repeat(240), &[]), Err(TopicsError::Name(_))));
+    assert!(matches!(with(|s| s.partitions = 0, &[]), Err(TopicsError::Range { .. })));
+    assert!(matches!(with(|s| s.min_insync_replicas = 4, &[]), Err(TopicsError::Range { .. })));
     assert!(matches!(
         with(|s| s.journal_retention = DAY, &[]),
         Err(TopicsError::JournalTooShort { .. })
     ));
-    assert!(matches!(
-        with(|_| {}, &["1m", "1m"]),
-        Err(TopicsError::DuplicateTier(_))
-    ));
-    assert!(matches!(
-        with(|_| {}, &["96h"]),
-        Err(TopicsError::TierOutlivesRetention { .. })
-    ));
+    assert!(matches!(with(|_| {}, &["1m", "1m"]), Err(TopicsError::DuplicateTier(_))));
+    assert!(matches!(with(|_| {}, &["96h"]), Err(TopicsError::TierOutlivesRetention { .. })));
 }

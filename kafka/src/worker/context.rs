@@ -5,6 +5,7 @@
 //! run inside `poll` on the worker's thread, where no transaction is ever open.
 
 use super::types::TopicPartition;
+use crate::client::complain;
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     client::OAuthToken,
@@ -71,7 +72,11 @@ impl WorkerContext {
     }
 
     /// Stops fetching whichever of these are fetched.
-    pub fn unassign(&self, consumer: &BaseConsumer<Self>, tps: &[TopicPartition]) -> KafkaResult<()> {
+    pub fn unassign(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        tps: &[TopicPartition],
+    ) -> KafkaResult<()> {
         let mut state = self.lock();
         let fetched: Vec<_> = tps.iter().filter(|tp| state.fetched.remove(tp)).cloned().collect();
         drop(state);
@@ -92,7 +97,7 @@ impl ClientContext for WorkerContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = false;
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, reason, "worker consumer");
+        complain("worker consumer", &error, reason);
     }
 
     fn generate_oauth_token(

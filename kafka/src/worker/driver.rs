@@ -10,7 +10,7 @@ use super::{
     types::{Action, Event, ExitReason, Record, TopicPartition, TxnError},
     watchdog::Watchdog,
 };
-use crate::client::{ClientSettings, TransactionalOptions, WorkerConsumerOptions};
+use crate::client::{ClientSettings, TransactionalOptions, WorkerConsumerOptions, complain};
 use futures::{FutureExt, future::BoxFuture};
 use rdkafka::{
     Message,
@@ -127,9 +127,8 @@ where
     let inputs = lane_inputs(&logic, options);
     // First the producer: initialising it fences a predecessor before anything is read.
     let Some(producer) = connect(options, stop, None)? else { return Ok(()) };
-    let fatal = |what: &str, error: &dyn std::fmt::Display| {
-        ExitReason::Fatal(format!("{what}: {error}"))
-    };
+    let fatal =
+        |what: &str, error: &dyn std::fmt::Display| ExitReason::Fatal(format!("{what}: {error}"));
     let consumer_options = WorkerConsumerOptions {
         group: options.group.clone(),
         instance_id: options.name.clone(),
@@ -181,10 +180,7 @@ where
 }
 
 /// The inputs of a lane, for the rebalance callback, which cannot reach into the logic.
-fn lane_inputs<L: Logic>(
-    logic: &L,
-    options: &WorkerOptions,
-) -> InputsOf {
+fn lane_inputs<L: Logic>(logic: &L, options: &WorkerOptions) -> InputsOf {
     // What follows a lane has the lane's own partition number, so asking once per topic is enough.
     let topics = match &options.subscription {
         Subscription::Topics(topics) | Subscription::TopicsAndPrefix(topics, _) => topics,
@@ -245,9 +241,8 @@ fn start_opener(
 ) -> Result<(), ExitReason> {
     let fatal = |error: &dyn std::fmt::Display| ExitReason::Fatal(format!("restore: {error}"));
     let patience = options.transaction_timeout + COORDINATOR_SCAN;
-    let opener =
-        Opener::new(&options.client, &options.group, options.journal.clone(), patience)
-            .map_err(|error| fatal(&error))?;
+    let opener = Opener::new(&options.client, &options.group, options.journal.clone(), patience)
+        .map_err(|error| fatal(&error))?;
     std::thread::Builder::new()
         .name(format!("restore-{}", options.name))
         .spawn(move || opener.run(&requests, &openings))
@@ -325,7 +320,9 @@ where
     fn inbox(&mut self) {
         while let Ok(opening) = self.openings.try_recv() {
             self.handle(match opening {
-                Opening::Journal { lane, epoch, records } => Event::Journal { lane, epoch, records },
+                Opening::Journal { lane, epoch, records } => {
+                    Event::Journal { lane, epoch, records }
+                }
                 Opening::Opened { lane, epoch, facts } => Event::Opened { lane, epoch, facts },
             });
         }
@@ -344,8 +341,7 @@ where
     }
 
     fn poll(&mut self) {
-        let waiting =
-            self.jobs.is_some() || !self.machine.all_open() || self.machine.lacks_group();
+        let waiting = self.jobs.is_some() || !self.machine.all_open() || self.machine.lacks_group();
         let mut wait = if waiting {
             BUSY_WAIT
         } else {
@@ -381,7 +377,8 @@ where
                 Some(Err(error)) => {
                     failure = fatal_poll(&error);
                     if failure.is_none() {
-                        tracing::warn!(%error, worker = self.options.name, "polling");
+                        let polling = format!("polling, worker {}", self.options.name);
+                        complain("worker consumer", &error, &polling);
                     }
                     break;
                 }

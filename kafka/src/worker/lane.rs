@@ -25,13 +25,7 @@ pub(super) struct Input {
 
 impl Input {
     pub fn new(tp: TopicPartition) -> Input {
-        Input {
-            tp,
-            buffer: VecDeque::new(),
-            bytes: 0,
-            paused: false,
-            position: 0,
-        }
+        Input { tp, buffer: VecDeque::new(), bytes: 0, paused: false, position: 0 }
     }
 
     /// Takes a polled record. Offsets only ever grow: one from before the position is ignored, since

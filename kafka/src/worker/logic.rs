@@ -40,18 +40,13 @@ pub struct Refusal(pub String);
 /// none. An offset outside the log is refused, because silently moving it would skip or repeat
 /// records (the reason for `auto.offset.reset=none`).
 pub fn start_offset(input: &InputFacts, group: &str) -> Result<i64, Refusal> {
-    let InputFacts {
-        tp,
-        committed,
-        low,
-        high,
-    } = input;
+    let InputFacts { tp, committed, low, high } = input;
     match committed {
         None => Ok(*low),
         Some(offset) if offset < low => Err(Refusal(format!(
             "group {group} has committed offset {offset} for {tp}, but the log starts at {low}: \
              {} records were deleted by retention before they were processed. To go on from what is \
-             left, stop the role and run `kafka-consumer-groups --group {group} --topic {}:{} \
+             left, stop the role, wait until its sessions have ended, and run `kafka-consumer-groups --group {group} --topic {}:{} \
              --reset-offsets --to-earliest --execute`",
             low - offset,
             tp.topic,

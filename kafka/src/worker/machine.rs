@@ -170,10 +170,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
 
     /// Whether the consumer may be polled: not while a transaction is open.
     pub fn may_poll(&self) -> bool {
-        matches!(
-            self.phase,
-            Phase::Collecting | Phase::Blocked { .. } | Phase::Preparing { .. }
-        )
+        matches!(self.phase, Phase::Collecting | Phase::Blocked { .. } | Phase::Preparing { .. })
     }
 
     /// When to look again at the latest, ms: when the first waiting head is due, or when a batch has
@@ -198,16 +195,8 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         match event {
             Event::Assigned(tps, group) => self.assigned(tps, group),
             Event::Revoked(tps, group) => self.revoked(&tps, group),
-            Event::Polled {
-                records,
-                group,
-                drained,
-            } => self.polled(records, group, drained, now),
-            Event::Journal {
-                lane,
-                epoch,
-                records,
-            } => self.journal(&lane, epoch, &records),
+            Event::Polled { records, group, drained } => self.polled(records, group, drained, now),
+            Event::Journal { lane, epoch, records } => self.journal(&lane, epoch, &records),
             Event::Opened { lane, epoch, facts } => self.opened(&lane, epoch, facts),
             Event::Answered { ticket, answers } => self.answered(ticket, answers, now),
             Event::Done(outcome) => self.done(outcome, now),
@@ -225,14 +214,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             if self.lanes.contains_key(&tp) {
                 self.logic.release(&tp);
             }
-            self.lanes.insert(
-                tp.clone(),
-                Lane {
-                    epoch: 0,
-                    open: false,
-                    inputs,
-                },
-            );
+            self.lanes.insert(tp.clone(), Lane { epoch: 0, open: false, inputs });
             self.open(&tp);
         }
     }
@@ -274,11 +256,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             input.clear();
         }
         let journal_from = self.logic.journal_from(tp);
-        self.actions.push_back(Action::Open {
-            lane: tp.clone(),
-            epoch,
-            journal_from,
-        });
+        self.actions.push_back(Action::Open { lane: tp.clone(), epoch, journal_from });
     }
 
     fn reopen(&mut self, lanes: Vec<TopicPartition>) {
@@ -339,9 +317,8 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         let mut records = records.into_iter().peekable();
         while let Some(first) = records.next() {
             let tp = first.tp.clone();
-            let run = std::iter::once(first).chain(std::iter::from_fn(|| {
-                records.next_if(|record| record.tp == tp)
-            }));
+            let run = std::iter::once(first)
+                .chain(std::iter::from_fn(|| records.next_if(|record| record.tp == tp)));
             match lane::find(&mut self.lanes, &tp) {
                 Some(input) => run.for_each(|record| input.push(record)),
                 // Of a lane that was given up or is being opened anew: fetched again if needed.
@@ -382,12 +359,9 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         if !matches!(self.phase, Phase::Collecting) {
             return;
         }
-        let ready = self.inputs().any(|input| {
-            input
-                .buffer
-                .front()
-                .is_some_and(|head| self.logic.ready_at(head) <= now)
-        });
+        let ready = self
+            .inputs()
+            .any(|input| input.buffer.front().is_some_and(|head| self.logic.ready_at(head) <= now));
         if !ready {
             self.waiting_since = None;
             return self.regulate(now);
@@ -427,11 +401,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             }
             Planned::Blocked(records, job) => {
                 let ticket = self.run(vec![job]);
-                self.phase = Phase::Blocked {
-                    ticket,
-                    records,
-                    flight,
-                };
+                self.phase = Phase::Blocked { ticket, records, flight };
             }
         }
     }
@@ -448,20 +418,13 @@ impl<L: Logic, G: Clone> Machine<L, G> {
 
     fn run(&mut self, jobs: Vec<L::Job>) -> u64 {
         self.next_ticket += 1;
-        self.actions.push_back(Action::Run {
-            ticket: self.next_ticket,
-            jobs,
-        });
+        self.actions.push_back(Action::Run { ticket: self.next_ticket, jobs });
         self.next_ticket
     }
 
     fn answered(&mut self, answered: u64, answers: Vec<L::Answer>, now: i64) {
         match std::mem::replace(&mut self.phase, Phase::Collecting) {
-            Phase::Blocked {
-                ticket,
-                records,
-                flight,
-            } if ticket == answered => {
+            Phase::Blocked { ticket, records, flight } if ticket == answered => {
                 self.plan(records, flight, now);
             }
             Phase::Preparing { ticket, batch, flight, since } if ticket == answered => {
@@ -476,11 +439,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
     fn finish(&mut self, batch: L::Batch, answers: Vec<L::Answer>, flight: Flight<G>, now: i64) {
         let outputs = self.logic.finish(batch, answers, now);
         self.actions.push_back(Action::Begin);
-        self.phase = Phase::Transacting {
-            step: Step::Begin(outputs),
-            flight,
-            journal: Vec::new(),
-        };
+        self.phase = Phase::Transacting { step: Step::Begin(outputs), flight, journal: Vec::new() };
     }
 
     fn done(&mut self, outcome: Result<Vec<(i32, i64)>, TxnError>, now: i64) {
@@ -489,11 +448,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             Err(error) => return self.failed(error),
         };
         match std::mem::replace(&mut self.phase, Phase::Collecting) {
-            Phase::Transacting {
-                step,
-                flight,
-                journal,
-            } => {
+            Phase::Transacting { step, flight, journal } => {
                 self.advance(step, flight, journal, answer, now);
             }
             Phase::Aborting { lanes } | Phase::Replacing { lanes } => {
@@ -517,20 +472,13 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             Step::Produce => {
                 journal = answer;
                 let offsets = flight.offsets.clone().into_iter().collect();
-                (
-                    Action::SendOffsets(offsets, flight.group.clone()),
-                    Step::SendOffsets,
-                )
+                (Action::SendOffsets(offsets, flight.group.clone()), Step::SendOffsets)
             }
             Step::SendOffsets => (Action::Commit, Step::Commit),
             Step::Commit => return self.logic.committed(&journal, now),
         };
         self.actions.push_back(action);
-        self.phase = Phase::Transacting {
-            step,
-            flight,
-            journal,
-        };
+        self.phase = Phase::Transacting { step, flight, journal };
     }
 
     fn failed(&mut self, error: TxnError) {
@@ -565,9 +513,6 @@ impl<L: Logic, G: Clone> Machine<L, G> {
     }
 
     fn inputs(&self) -> impl Iterator<Item = &Input> {
-        self.lanes
-            .values()
-            .filter(|lane| lane.open)
-            .flat_map(|lane| &lane.inputs)
+        self.lanes.values().filter(|lane| lane.open).flat_map(|lane| &lane.inputs)
     }
 }

@@ -4,7 +4,7 @@ use super::{
     native,
     types::{Output, TopicPartition, TxnError},
 };
-use crate::client::{ClientSettings, TransactionalOptions};
+use crate::client::{ClientSettings, TransactionalOptions, complain};
 use rdkafka::{
     ClientContext, Message, Offset, Timestamp, TopicPartitionList,
     consumer::ConsumerGroupMetadata,
@@ -44,7 +44,7 @@ impl Reports {
 
 impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(target: "librdkafka", %error, reason, "transactional producer");
+        complain("transactional producer", &error, reason);
     }
 }
 
@@ -102,9 +102,7 @@ impl TxnProducer {
     pub fn begin(&self) -> Result<(), TxnError> {
         *self.client.context().0.lock().unwrap_or_else(PoisonError::into_inner) =
             Deliveries { begun: super::driver::now(), ..Deliveries::default() };
-        self.client
-            .begin_transaction()
-            .map_err(|error| self.classify("begin_transaction", &error))
+        self.client.begin_transaction().map_err(|error| self.classify("begin_transaction", &error))
     }
 
     /// Produces everything and waits until all of it is acknowledged. Returns the next offset of each
@@ -155,7 +153,9 @@ impl TxnProducer {
                     self.check_delivered()?;
                     record = back;
                 }
-                Err((error, _)) if error.rdkafka_error_code() == Some(Code::MessageSizeTooLarge) => {
+                Err((error, _))
+                    if error.rdkafka_error_code() == Some(Code::MessageSizeTooLarge) =>
+                {
                     return Err(TxnError::Fatal(format!(
                         "a record of {} bytes for {} is larger than message.max.bytes: {error}",
                         output.value.len(),

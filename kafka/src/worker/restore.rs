@@ -12,7 +12,7 @@ use super::{
     logic::{InputFacts, JournalFacts, LaneFacts},
     types::{JournalRecord, TopicPartition},
 };
-use crate::client::{ClientSettings, Isolation};
+use crate::client::{ClientSettings, Events, Isolation};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -47,8 +47,8 @@ pub(super) enum Opening {
 
 /// The thread's clients.
 pub(super) struct Opener {
-    stable: BaseConsumer,
-    uncommitted: BaseConsumer,
+    stable: BaseConsumer<Events>,
+    uncommitted: BaseConsumer<Events>,
     journal: Option<String>,
     /// Longest time without progress.
     patience: Duration,
@@ -73,8 +73,12 @@ impl Opener {
         patience: Duration,
     ) -> Result<Opener, KafkaError> {
         Ok(Opener {
-            stable: settings.group_reader_config(group, Isolation::ReadCommitted).create()?,
-            uncommitted: settings.reader_config(Isolation::ReadUncommitted).create()?,
+            stable: settings
+                .group_reader_config(group, Isolation::ReadCommitted)
+                .create_with_context(Events::default())?,
+            uncommitted: settings
+                .reader_config(Isolation::ReadUncommitted)
+                .create_with_context(Events::default())?,
             journal,
             patience,
             active: Vec::new(),
@@ -140,10 +144,7 @@ impl Opener {
     }
 
     /// The inputs' offsets, and from where to where the journal must be read.
-    fn look_up(
-        &self,
-        request: &OpenRequest,
-    ) -> Result<(Vec<InputFacts>, (i64, i64)), KafkaError> {
+    fn look_up(&self, request: &OpenRequest) -> Result<(Vec<InputFacts>, (i64, i64)), KafkaError> {
         let wanted = super::context::list(&request.inputs);
         let committed = self.stable.committed_offsets(wanted, REQUEST_TIMEOUT)?;
         let mut facts = Vec::with_capacity(request.inputs.len());
@@ -248,9 +249,8 @@ impl Opener {
         // Control records move the position without being delivered.
         if let Ok(positions) = self.stable.position() {
             for element in positions.elements() {
-                let of = |reading: &&mut Reading| {
-                    reading.request.lane.partition == element.partition()
-                };
+                let of =
+                    |reading: &&mut Reading| reading.request.lane.partition == element.partition();
                 if let (Offset::Offset(position), Some(reading)) =
                     (element.offset(), self.active.iter_mut().find(of))
                     && position > reading.position

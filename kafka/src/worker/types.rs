@@ -15,10 +15,7 @@ pub struct TopicPartition {
 impl TopicPartition {
     /// A topic and partition.
     pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> TopicPartition {
-        TopicPartition {
-            topic: topic.into(),
-            partition,
-        }
+        TopicPartition { topic: topic.into(), partition }
     }
 }
 

@@ -9,11 +9,7 @@ pub(super) async fn create_and_check(settings: &ClientSettings) {
 
     let absent = admin.check(&specs).await.unwrap();
     assert_eq!(absent.len(), specs.len());
-    assert!(
-        absent
-            .iter()
-            .all(|d| d.what == "existence" && d.severity == Severity::Refuse)
-    );
+    assert!(absent.iter().all(|d| d.what == "existence" && d.severity == Severity::Refuse));
 
     let first = admin.create(&specs).await.unwrap();
     assert!(first.iter().all(|(_, done)| *done == Creation::Created));
@@ -44,10 +40,7 @@ pub(super) async fn create_and_check(settings: &ClientSettings) {
     ];
     assert_eq!(of("a.webhooks.raw"), common);
     assert_eq!(of("a.webhooks.dedup")[..3], common);
-    assert_eq!(
-        of("a.webhooks.dedup")[3..],
-        [("retention.ms", Severity::Refuse)]
-    );
+    assert_eq!(of("a.webhooks.dedup")[3..], [("retention.ms", Severity::Refuse)]);
 
     // More replicas than brokers: not created, with the reason.
     let mut specs = topics("b.").spec(&[], false);
@@ -55,21 +48,14 @@ pub(super) async fn create_and_check(settings: &ClientSettings) {
     let Err(ClientError::TopicsNotCreated { failures }) = admin.create(&specs[..1]).await else {
         panic!("one broker cannot hold three replicas");
     };
-    assert!(
-        failures[0].1.contains("topics.replication_factor"),
-        "{failures:?}"
-    );
+    assert!(failures[0].1.contains("topics.replication_factor"), "{failures:?}");
 }
 
 pub(super) async fn groups_and_offsets(settings: &ClientSettings) {
     let topics = created(settings, "g.").await;
     let publisher = Publisher::connect(settings, PublisherOptions::default()).unwrap();
     for _ in 0..5 {
-        publisher
-            .enqueue(outgoing(topics.raw(), Some(0), b"k", b"{}"))
-            .unwrap()
-            .await
-            .unwrap();
+        publisher.enqueue(outgoing(topics.raw(), Some(0), b"k", b"{}")).unwrap().await.unwrap();
     }
     let admin = Admin::connect(settings).unwrap();
     let group = "g-group";
@@ -77,10 +63,7 @@ pub(super) async fn groups_and_offsets(settings: &ClientSettings) {
     assert_eq!((state.state.as_str(), state.members.len()), ("Absent", 0));
 
     let offsets = |partition, offset| {
-        BTreeMap::from([(
-            topics.raw().to_owned(),
-            BTreeMap::from([(partition, offset)]),
-        )])
+        BTreeMap::from([(topics.raw().to_owned(), BTreeMap::from([(partition, offset)]))])
     };
     admin.reset_offsets(group, &offsets(0, 2)).await.unwrap();
     admin.reset_offsets(group, &offsets(1, 0)).await.unwrap();
@@ -92,15 +75,9 @@ pub(super) async fn groups_and_offsets(settings: &ClientSettings) {
                 .unwrap()
         })
     };
-    assert_eq!(
-        committed(settings.clone(), topics.raw().into()).await,
-        [Some(2), Some(0), None]
-    );
+    assert_eq!(committed(settings.clone(), topics.raw().into()).await, [Some(2), Some(0), None]);
     let beyond = admin.reset_offsets(group, &offsets(0, 6)).await;
-    assert!(
-        matches!(beyond, Err(ClientError::OffsetOutOfRange { .. })),
-        "{beyond:?}"
-    );
+    assert!(matches!(beyond, Err(ClientError::OffsetOutOfRange { .. })), "{beyond:?}");
 
     // A member joins: from then on its offsets are its own.
     let (own, topic) = (settings.clone(), topics.raw().to_owned());
@@ -129,13 +106,7 @@ pub(super) async fn groups_and_offsets(settings: &ClientSettings) {
     assert_eq!(state.members.len(), 1, "{state:?}");
     assert_eq!(state.members[0].client_id, "clients-test");
     let refused = admin.reset_offsets(group, &offsets(0, 0)).await;
-    assert!(
-        matches!(refused, Err(ClientError::GroupNotEmpty { members: 1, .. })),
-        "{refused:?}"
-    );
-    assert_eq!(
-        committed(settings.clone(), topics.raw().into()).await,
-        [Some(2), Some(0), None]
-    );
+    assert!(matches!(refused, Err(ClientError::GroupNotEmpty { members: 1, .. })), "{refused:?}");
+    assert_eq!(committed(settings.clone(), topics.raw().into()).await, [Some(2), Some(0), None]);
     blocking(move || drop(member)).await;
 }

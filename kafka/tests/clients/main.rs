@@ -31,12 +31,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 const LIMIT: Duration = Duration::from_secs(20);
 
 async fn broker() -> Stack {
-    Stack::start(StackOptions {
-        start_registry: false,
-        ..StackOptions::default()
-    })
-    .await
-    .expect("a broker")
+    Stack::start(StackOptions { start_registry: false, ..StackOptions::default() })
+        .await
+        .expect("a broker")
 }
 
 fn settings(bootstrap: &str) -> ClientSettings {
@@ -106,13 +103,7 @@ fn outgoing<'a>(
     key: &'a [u8],
     value: &'a [u8],
 ) -> Outgoing<'a> {
-    Outgoing {
-        topic,
-        partition,
-        key,
-        value,
-        headers: &[],
-    }
+    Outgoing { topic, partition, key, value, headers: &[] }
 }
 
 /// A transactional producer that the test drives by hand.
@@ -129,17 +120,12 @@ fn transactional(settings: &ClientSettings, id: &str) -> BaseProducer {
 }
 
 fn send(producer: &BaseProducer, topic: &str, partition: i32, value: &[u8]) {
-    let record = BaseRecord::<[u8], [u8]>::to(topic)
-        .partition(partition)
-        .payload(value);
+    let record = BaseRecord::<[u8], [u8]>::to(topic).partition(partition).payload(value);
     assert!(producer.send(record).is_ok());
 }
 
 fn values(records: &[OwnedRecord]) -> Vec<String> {
-    records
-        .iter()
-        .map(|record| String::from_utf8(record.value.clone().unwrap()).unwrap())
-        .collect()
+    records.iter().map(|record| String::from_utf8(record.value.clone().unwrap()).unwrap()).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,22 +151,13 @@ async fn the_broker_goes_and_comes_back() {
         ..PublisherOptions::default()
     };
     let publisher = Publisher::connect(&settings, options).unwrap();
-    publisher
-        .enqueue(outgoing(topics.raw(), Some(0), b"k", b"0"))
-        .unwrap()
-        .await
-        .unwrap();
+    publisher.enqueue(outgoing(topics.raw(), Some(0), b"k", b"0")).unwrap().await.unwrap();
 
     stack.stop_kafka().await;
     let waiting: Vec<_> = (1..=50)
         .map(|n| {
             publisher
-                .enqueue(outgoing(
-                    topics.raw(),
-                    Some(0),
-                    b"k",
-                    n.to_string().as_bytes(),
-                ))
+                .enqueue(outgoing(topics.raw(), Some(0), b"k", n.to_string().as_bytes()))
                 .unwrap()
         })
         .collect();
@@ -197,10 +174,7 @@ async fn the_broker_goes_and_comes_back() {
 
     stack.start_kafka().await.unwrap();
     for (n, acknowledged) in waiting.into_iter().enumerate() {
-        assert_eq!(
-            acknowledged.await.unwrap().offset,
-            i64::try_from(n).unwrap() + 1
-        );
+        assert_eq!(acknowledged.await.unwrap().offset, i64::try_from(n).unwrap() + 1);
     }
     publisher.reachable(LIMIT).await.unwrap();
     admin.reachable(LIMIT).await.unwrap();

@@ -19,42 +19,25 @@ pub(super) async fn publish_and_read(settings: &ClientSettings) {
         .unwrap();
     assert_eq!(publisher.status(), BrokerStatus::Reachable);
     assert_eq!(stored.offset, 0);
-    let before_ms = before
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_millis();
+    let before_ms = before.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
     let stamped = stored.timestamp_ms.unwrap();
     assert!(u128::try_from(stamped).unwrap() + 1_000 >= before_ms);
 
-    let records = read(
-        settings,
-        Isolation::ReadCommitted,
-        topics.raw(),
-        Start::Earliest,
-        End::HighWatermark,
-    )
-    .await
-    .unwrap();
-    let [record] = &records[..] else {
-        panic!("{records:?}")
-    };
+    let records =
+        read(settings, Isolation::ReadCommitted, topics.raw(), Start::Earliest, End::HighWatermark)
+            .await
+            .unwrap();
+    let [record] = &records[..] else { panic!("{records:?}") };
     assert_eq!(record.partition, stored.partition);
     assert_eq!(record.key.as_deref(), Some(&b"stripe:evt_1"[..]));
     assert_eq!(record.timestamp_ms, Some(stamped));
-    let names: Vec<_> = record
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()))
-        .collect();
+    let names: Vec<_> =
+        record.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
     assert_eq!(names, headers);
 
     // What Java's default partitioner computes for these keys and three partitions.
     assert_eq!(stored.partition, 2);
-    for (key, partition) in [
-        ("stripe:evt_2", 1),
-        ("stripe:evt_5", 0),
-        ("stripe:evt_1", 2),
-    ] {
+    for (key, partition) in [("stripe:evt_2", 1), ("stripe:evt_5", 0), ("stripe:evt_1", 2)] {
         let record = outgoing(topics.raw(), None, key.as_bytes(), b"{}");
         let stored = publisher.enqueue(record).unwrap().await.unwrap();
         assert_eq!(stored.partition, partition, "{key}");
@@ -69,19 +52,11 @@ pub(super) async fn publish_and_read(settings: &ClientSettings) {
         waits.push(began.elapsed());
     }
     waits.sort_unstable();
-    assert!(
-        waits[100] < Duration::from_millis(25),
-        "median {:?}",
-        waits[100]
-    );
+    assert!(waits[100] < Duration::from_millis(25), "median {:?}", waits[100]);
 
     // Futures dropped at once: the records are stored all the same.
     for _ in 0..1_000 {
-        drop(
-            publisher
-                .enqueue(outgoing(topics.raw(), Some(2), b"k", b"{}"))
-                .unwrap(),
-        );
+        drop(publisher.enqueue(outgoing(topics.raw(), Some(2), b"k", b"{}")).unwrap());
     }
     publisher.flush(LIMIT).await.unwrap();
     assert_eq!(publisher.in_flight(), 0);
@@ -96,39 +71,18 @@ pub(super) async fn publish_and_read(settings: &ClientSettings) {
     .await
     .unwrap();
     assert_eq!(records.len(), 1 + 3 + 200 + 1_000);
-    assert!(
-        records
-            .iter()
-            .filter(|r| r.partition == 1 && r.key.is_none())
-            .count()
-            >= 200
-    );
+    assert!(records.iter().filter(|r| r.partition == 1 && r.key.is_none()).count() >= 200);
 
     // A dropped publisher waits for what is in flight.
     for _ in 0..100 {
-        drop(
-            publisher
-                .enqueue(outgoing(topics.raw(), Some(0), b"last", b"{}"))
-                .unwrap(),
-        );
+        drop(publisher.enqueue(outgoing(topics.raw(), Some(0), b"last", b"{}")).unwrap());
     }
     blocking(move || drop(publisher)).await;
-    let records = read(
-        settings,
-        Isolation::ReadCommitted,
-        topics.raw(),
-        Start::Earliest,
-        End::HighWatermark,
-    )
-    .await
-    .unwrap();
-    assert_eq!(
-        records
-            .iter()
-            .filter(|r| r.key.as_deref() == Some(b"last"))
-            .count(),
-        100
-    );
+    let records =
+        read(settings, Isolation::ReadCommitted, topics.raw(), Start::Earliest, End::HighWatermark)
+            .await
+            .unwrap();
+    assert_eq!(records.iter().filter(|r| r.key.as_deref() == Some(b"last")).count(), 100);
 }
 
 pub(super) async fn publish_failures(settings: &ClientSettings) {
@@ -142,21 +96,14 @@ pub(super) async fn publish_failures(settings: &ClientSettings) {
     let fits: Vec<u8> = (0_u64..15 * 1024 * 1024 / 8)
         .flat_map(|n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes())
         .collect();
-    publisher
-        .enqueue(outgoing(topics.raw(), Some(0), b"", &fits))
-        .unwrap()
-        .await
-        .unwrap();
+    publisher.enqueue(outgoing(topics.raw(), Some(0), b"", &fits)).unwrap().await.unwrap();
 
     let nowhere = outgoing(topics.raw(), Some(99), b"", b"{}");
     let outcome = match publisher.enqueue(nowhere) {
         Ok(acknowledged) => acknowledged.await.map(|_| ()),
         Err(error) => Err(error),
     };
-    assert!(
-        matches!(outcome, Err(PublishError::Rejected(_))),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Err(PublishError::Rejected(_))), "{outcome:?}");
 
     // A topic that is not there is refused, and not made by accident.
     let outcome = match publisher.enqueue(outgoing("f.nowhere", None, b"", b"{}")) {
@@ -164,26 +111,13 @@ pub(super) async fn publish_failures(settings: &ClientSettings) {
         Err(error) => Err(error),
     };
     assert!(outcome.is_err());
-    let there = read(
-        settings,
-        Isolation::ReadCommitted,
-        "f.nowhere",
-        Start::Earliest,
-        End::HighWatermark,
-    )
-    .await;
-    assert_eq!(
-        there,
-        Err(ClientError::UnknownTopic {
-            topic: "f.nowhere".into()
-        })
-    );
+    let there =
+        read(settings, Isolation::ReadCommitted, "f.nowhere", Start::Earliest, End::HighWatermark)
+            .await;
+    assert_eq!(there, Err(ClientError::UnknownTopic { topic: "f.nowhere".into() }));
 
     // Nobody answers at this address: the local queue fills, then says so at once.
-    let away = ClientSettings {
-        bootstrap_servers: "127.0.0.1:1".into(),
-        ..settings.clone()
-    };
+    let away = ClientSettings { bootstrap_servers: "127.0.0.1:1".into(), ..settings.clone() };
     let options = PublisherOptions {
         queue_kbytes: 64,
         message_timeout: Duration::from_secs(1),
@@ -203,36 +137,21 @@ pub(super) async fn publish_failures(settings: &ClientSettings) {
     };
     assert_eq!(full, PublishError::QueueFull);
     assert_eq!(publisher.in_flight(), waiting.len());
-    assert_eq!(
-        publisher.flush(Duration::from_millis(10)).await,
-        Err(PublishError::TimedOut)
-    );
+    assert_eq!(publisher.flush(Duration::from_millis(10)).await, Err(PublishError::TimedOut));
     for acknowledged in waiting {
         assert_eq!(acknowledged.await, Err(PublishError::TimedOut));
     }
     publisher.flush(LIMIT).await.unwrap();
     assert_eq!(publisher.status(), BrokerStatus::Unreachable);
     let unreachable = publisher.reachable(Duration::from_secs(1)).await;
-    assert!(
-        matches!(unreachable, Err(ClientError::Unreachable { .. })),
-        "{unreachable:?}"
-    );
+    assert!(matches!(unreachable, Err(ClientError::Unreachable { .. })), "{unreachable:?}");
 
     // Dropped with records in flight that never arrive: bounded, and nobody waits for ever.
-    let options = PublisherOptions {
-        message_timeout: Duration::from_secs(300),
-        ..options
-    };
+    let options = PublisherOptions { message_timeout: Duration::from_secs(300), ..options };
     let publisher = Publisher::connect(&away, options).unwrap();
-    let lost = publisher
-        .enqueue(outgoing("t", None, b"k", &value))
-        .unwrap();
+    let lost = publisher.enqueue(outgoing("t", None, b"k", &value)).unwrap();
     let began = Instant::now();
     blocking(move || drop(publisher)).await;
-    assert!(
-        began.elapsed() < Duration::from_secs(6),
-        "{:?}",
-        began.elapsed()
-    );
+    assert!(began.elapsed() < Duration::from_secs(6), "{:?}", began.elapsed());
     assert_eq!(lost.await, Err(PublishError::TimedOut));
 }

@@ -28,28 +28,13 @@ pub(super) async fn transactions_and_positions(settings: &ClientSettings) {
     // The last offsets of the partition are an aborted record and markers that nobody is given:
     // reading ends by position, soon.
     let began = Instant::now();
-    let committed = read(
-        settings,
-        Isolation::ReadCommitted,
-        &topic,
-        Start::Earliest,
-        End::HighWatermark,
-    )
-    .await;
+    let committed =
+        read(settings, Isolation::ReadCommitted, &topic, Start::Earliest, End::HighWatermark).await;
     assert_eq!(values(&committed.unwrap()), ["a", "c"]);
-    assert!(
-        began.elapsed() < Duration::from_secs(3),
-        "{:?}",
-        began.elapsed()
-    );
-    let all = read(
-        settings,
-        Isolation::ReadUncommitted,
-        &topic,
-        Start::Earliest,
-        End::HighWatermark,
-    )
-    .await;
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    let all =
+        read(settings, Isolation::ReadUncommitted, &topic, Start::Earliest, End::HighWatermark)
+            .await;
     assert_eq!(values(&all.unwrap()), ["a", "b", "c", "d"]);
 
     // An open transaction: below it is stable, above it a committed reader waits and then says so.
@@ -66,32 +51,15 @@ pub(super) async fn transactions_and_positions(settings: &ClientSettings) {
     let reader = Reader::new(settings, Isolation::ReadCommitted).unwrap();
     let (marks, stable) = blocking({
         let topic = topic.clone();
-        move || {
-            (
-                reader.watermarks(&topic).unwrap(),
-                reader.last_stable_offsets(&topic).unwrap(),
-            )
-        }
+        move || (reader.watermarks(&topic).unwrap(), reader.last_stable_offsets(&topic).unwrap())
     })
     .await;
     assert_eq!((marks[0], stable[0]), ((0, 0, 9), (0, 8)));
-    let stable = read(
-        settings,
-        Isolation::ReadCommitted,
-        &topic,
-        Start::Earliest,
-        End::LastStable,
-    )
-    .await;
+    let stable =
+        read(settings, Isolation::ReadCommitted, &topic, Start::Earliest, End::LastStable).await;
     assert_eq!(values(&stable.unwrap()), ["a", "c"]);
-    let waits = read(
-        settings,
-        Isolation::ReadCommitted,
-        &topic,
-        Start::Earliest,
-        End::HighWatermark,
-    )
-    .await;
+    let waits =
+        read(settings, Isolation::ReadCommitted, &topic, Start::Earliest, End::HighWatermark).await;
     assert!(
         matches!(&waits, Err(ClientError::Stalled { partitions, .. }) if partitions == &[0]),
         "{waits:?}"
@@ -119,14 +87,7 @@ pub(super) async fn transactions_and_positions(settings: &ClientSettings) {
     )
     .await;
     assert!(
-        matches!(
-            beyond,
-            Err(ClientError::OffsetOutOfRange {
-                low: 0,
-                high: 10,
-                ..
-            })
-        ),
+        matches!(beyond, Err(ClientError::OffsetOutOfRange { low: 0, high: 10, .. })),
         "{beyond:?}"
     );
     let beside = read(
@@ -137,10 +98,7 @@ pub(super) async fn transactions_and_positions(settings: &ClientSettings) {
         End::HighWatermark,
     )
     .await;
-    assert!(
-        matches!(beside, Err(ClientError::UnknownPartition { last: 2, .. })),
-        "{beside:?}"
-    );
+    assert!(matches!(beside, Err(ClientError::UnknownPartition { last: 2, .. })), "{beside:?}");
 }
 
 pub(super) async fn times_and_lag(settings: &ClientSettings) {
@@ -182,14 +140,9 @@ pub(super) async fn times_and_lag(settings: &ClientSettings) {
     )
     .await;
     assert_eq!(values(&since.unwrap()), ["b", "c"]);
-    let latest = read(
-        settings,
-        Isolation::ReadCommitted,
-        topics.raw(),
-        Start::Latest,
-        End::HighWatermark,
-    )
-    .await;
+    let latest =
+        read(settings, Isolation::ReadCommitted, topics.raw(), Start::Latest, End::HighWatermark)
+            .await;
     assert_eq!(latest.unwrap(), []);
 
     // Without an end, until the callback breaks.
@@ -199,11 +152,7 @@ pub(super) async fn times_and_lag(settings: &ClientSettings) {
         let reader = Reader::new(&own, Isolation::ReadCommitted).unwrap();
         let outcome = reader.read_range(&topic, &Start::Earliest, End::Never, |_| {
             taken += 1;
-            if taken == 2 {
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
-            }
+            if taken == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         outcome.map(|()| taken)
     })
@@ -229,18 +178,12 @@ pub(super) async fn times_and_lag(settings: &ClientSettings) {
         admin.reset_offsets("l-group", &offsets).await.unwrap();
         let (own, topic) = (own.clone(), topic.clone());
         let lag = blocking(move || {
-            Reader::new(&own, Isolation::ReadCommitted)
-                .unwrap()
-                .lag("l-group", &topic)
+            Reader::new(&own, Isolation::ReadCommitted).unwrap().lag("l-group", &topic)
         })
         .await
         .unwrap();
         assert_eq!((lag[0].committed, lag[0].end), (Some(offset), 4));
-        assert_eq!(
-            (lag[0].records, lag[0].exact),
-            (records, true),
-            "from {offset}"
-        );
+        assert_eq!((lag[0].records, lag[0].exact), (records, true), "from {offset}");
         assert_eq!((lag[1].committed, lag[1].records), (None, 0));
     }
 }

@@ -44,7 +44,9 @@ pub enum BlockError {
     #[error("the block is cut short")]
     Truncated,
     /// Not a block, or of a later version.
-    #[error("the block does not start with SDB1: it was written by something else or a later version")]
+    #[error(
+        "the block does not start with SDB1: it was written by something else or a later version"
+    )]
     Version,
     /// Damaged.
     #[error("the block's checksum does not match its content")]
@@ -177,9 +179,10 @@ mod tests {
     fn block() -> impl Strategy<Value = DedupBlock> {
         let original = (any::<u128>(), any::<i64>(), any::<i64>())
             .prop_map(|(key, offset, time)| Original { key: KeyHash(key), offset, time });
-        let chain = (any::<u128>(), any::<Option<u128>>(), any::<i64>()).prop_map(
-            |(key, chain, time)| ChainChange { key: KeyHash(key), chain: chain.map(ChainId), time },
-        );
+        let chain =
+            (any::<u128>(), any::<Option<u128>>(), any::<i64>()).prop_map(|(key, chain, time)| {
+                ChainChange { key: KeyHash(key), chain: chain.map(ChainId), time }
+            });
         (any::<i64>(), prop::collection::vec(original, 0..20), prop::collection::vec(chain, 0..5))
             .prop_map(|(through, originals, chains)| DedupBlock { through, originals, chains })
     }
@@ -210,7 +213,11 @@ mod tests {
     #[test]
     fn an_event_takes_about_twenty_bytes() {
         let originals = (0..1000)
-            .map(|n| Original { key: KeyHash::of(&n.to_string()), offset: 5000 + n, time: 1_767_225_600_000 + n * 3 })
+            .map(|n| Original {
+                key: KeyHash::of(&n.to_string()),
+                offset: 5000 + n,
+                time: 1_767_225_600_000 + n * 3,
+            })
             .collect();
         let size = DedupBlock { through: 6000, originals, chains: vec![] }.encode().len();
         assert!(size < 21_000, "{size}");

@@ -25,47 +25,17 @@ const fn row(
     kind: &'static str,
     amount: &'static [&'static str],
 ) -> Mapping {
-    Mapping {
-        event_type,
-        when,
-        kind,
-        amount,
-    }
+    Mapping { event_type, when, kind, amount }
 }
 
 pub(super) const MAPPINGS: &[Mapping] = &[
     row("payment_intent.created", &[], "payment.created", AMOUNT),
-    row(
-        "payment_intent.requires_action",
-        &[],
-        "payment.pending",
-        AMOUNT,
-    ),
+    row("payment_intent.requires_action", &[], "payment.pending", AMOUNT),
     row("payment_intent.processing", &[], "payment.pending", AMOUNT),
-    row(
-        "payment_intent.partially_funded",
-        &[],
-        "payment.pending",
-        AMOUNT,
-    ),
-    row(
-        "payment_intent.amount_capturable_updated",
-        &[],
-        "payment.authorized",
-        AMOUNT,
-    ),
-    row(
-        "payment_intent.succeeded",
-        &[],
-        "payment.succeeded",
-        &["amount_received", "amount"],
-    ),
-    row(
-        "payment_intent.payment_failed",
-        &[],
-        "payment.failed",
-        AMOUNT,
-    ),
+    row("payment_intent.partially_funded", &[], "payment.pending", AMOUNT),
+    row("payment_intent.amount_capturable_updated", &[], "payment.authorized", AMOUNT),
+    row("payment_intent.succeeded", &[], "payment.succeeded", &["amount_received", "amount"]),
+    row("payment_intent.payment_failed", &[], "payment.failed", AMOUNT),
     row("payment_intent.canceled", &[], "payment.cancelled", AMOUNT),
     row("charge.pending", NO_INTENT, "payment.pending", AMOUNT),
     row(
@@ -77,18 +47,8 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row("charge.succeeded", NO_INTENT, "payment.succeeded", AMOUNT),
     row("charge.failed", NO_INTENT, "payment.failed", AMOUNT),
     row("charge.expired", NO_INTENT, "payment.cancelled", AMOUNT),
-    row(
-        "charge.captured",
-        &[],
-        "payment.captured",
-        &["amount_captured", "amount"],
-    ),
-    row(
-        "charge.refunded",
-        &[Is("refunded", "true")],
-        "payment.refunded",
-        &["amount_refunded"],
-    ),
+    row("charge.captured", &[], "payment.captured", &["amount_captured", "amount"]),
+    row("charge.refunded", &[Is("refunded", "true")], "payment.refunded", &["amount_refunded"]),
     row(
         "charge.refunded",
         &[Is("refunded", "false")],
@@ -96,91 +56,26 @@ pub(super) const MAPPINGS: &[Mapping] = &[
         &["amount_refunded"],
     ),
     row("refund.created", &[], "refund.created", AMOUNT),
-    row(
-        "refund.updated",
-        &[Became("status", "succeeded")],
-        "refund.succeeded",
-        AMOUNT,
-    ),
+    row("refund.updated", &[Became("status", "succeeded")], "refund.succeeded", AMOUNT),
     row("refund.failed", &[], "refund.failed", AMOUNT),
     row("charge.dispute.created", &[], "dispute.opened", AMOUNT),
     row("charge.dispute.updated", &[], "dispute.updated", AMOUNT),
-    row(
-        "charge.dispute.funds_withdrawn",
-        &[],
-        "dispute.updated",
-        AMOUNT,
-    ),
-    row(
-        "charge.dispute.funds_reinstated",
-        &[],
-        "dispute.updated",
-        AMOUNT,
-    ),
-    row(
-        "charge.dispute.closed",
-        &[Is("status", "won")],
-        "dispute.won",
-        AMOUNT,
-    ),
-    row(
-        "charge.dispute.closed",
-        &[Is("status", "lost")],
-        "dispute.lost",
-        AMOUNT,
-    ),
+    row("charge.dispute.funds_withdrawn", &[], "dispute.updated", AMOUNT),
+    row("charge.dispute.funds_reinstated", &[], "dispute.updated", AMOUNT),
+    row("charge.dispute.closed", &[Is("status", "won")], "dispute.won", AMOUNT),
+    row("charge.dispute.closed", &[Is("status", "lost")], "dispute.lost", AMOUNT),
     row("charge.dispute.closed", &[], "dispute.updated", AMOUNT),
     row("payout.created", &[], "payout.created", AMOUNT),
     row("payout.paid", &[], "payout.paid", AMOUNT),
     row("payout.failed", &[], "payout.failed", AMOUNT),
-    row(
-        "customer.subscription.created",
-        &[],
-        "subscription.created",
-        &[],
-    ),
-    row(
-        "customer.subscription.updated",
-        &[],
-        "subscription.updated",
-        &[],
-    ),
-    row(
-        "customer.subscription.paused",
-        &[],
-        "subscription.updated",
-        &[],
-    ),
-    row(
-        "customer.subscription.resumed",
-        &[],
-        "subscription.updated",
-        &[],
-    ),
-    row(
-        "customer.subscription.deleted",
-        &[],
-        "subscription.cancelled",
-        &[],
-    ),
-    row(
-        "invoice.paid",
-        &[],
-        "invoice.paid",
-        &["amount_paid", "total"],
-    ),
-    row(
-        "invoice.payment_failed",
-        &[],
-        "invoice.payment_failed",
-        &["amount_due", "total"],
-    ),
-    row(
-        "checkout.session.completed",
-        &[],
-        "checkout.completed",
-        &["amount_total"],
-    ),
+    row("customer.subscription.created", &[], "subscription.created", &[]),
+    row("customer.subscription.updated", &[], "subscription.updated", &[]),
+    row("customer.subscription.paused", &[], "subscription.updated", &[]),
+    row("customer.subscription.resumed", &[], "subscription.updated", &[]),
+    row("customer.subscription.deleted", &[], "subscription.cancelled", &[]),
+    row("invoice.paid", &[], "invoice.paid", &["amount_paid", "total"]),
+    row("invoice.payment_failed", &[], "invoice.payment_failed", &["amount_due", "total"]),
+    row("checkout.session.completed", &[], "checkout.completed", &["amount_total"]),
 ];
 
 /// The first row that holds for the event.
@@ -212,14 +107,8 @@ const FIELDS: [&str; 17] = [
 ];
 
 /// Kinds of object that belong to a payment and name it.
-const PARTS_OF_A_PAYMENT: [&str; 6] = [
-    "charge",
-    "refund",
-    "dispute",
-    "checkout.session",
-    "review",
-    "radar.early_fraud_warning",
-];
+const PARTS_OF_A_PAYMENT: [&str; 6] =
+    ["charge", "refund", "dispute", "checkout.session", "review", "radar.early_fraud_warning"];
 
 /// An event's `data.object`; without fields where the event has none.
 #[derive(Default)]
@@ -230,10 +119,7 @@ pub(super) struct Object<'a> {
 
 impl<'a> Object<'a> {
     pub(super) fn parse(object: Option<&'a RawValue>, previous: Option<&'a RawValue>) -> Self {
-        Self {
-            fields: json::fields_of(object, FIELDS).unwrap_or_default(),
-            previous,
-        }
+        Self { fields: json::fields_of(object, FIELDS).unwrap_or_default(), previous }
     }
 
     fn get(&self, field: &str) -> Option<&'a RawValue> {
@@ -259,9 +145,7 @@ impl<'a> Object<'a> {
     }
 
     pub(super) fn first_integer(&self, fields: &[&str]) -> Option<i64> {
-        fields
-            .iter()
-            .find_map(|field| json::integer(self.get(field)))
+        fields.iter().find_map(|field| json::integer(self.get(field)))
     }
 
     /// The payment the object is a part of, else the object itself.
@@ -269,10 +153,7 @@ impl<'a> Object<'a> {
         let kind = self.text("object");
         let payment = kind
             .filter(|kind| PARTS_OF_A_PAYMENT.contains(&kind.as_str()))
-            .and_then(|_| {
-                self.reference("payment_intent")
-                    .or_else(|| self.reference("charge"))
-            });
+            .and_then(|_| self.reference("payment_intent").or_else(|| self.reference("charge")));
         payment.or_else(|| self.text("id"))
     }
 

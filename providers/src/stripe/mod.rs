@@ -48,18 +48,12 @@ struct Stripe {
 
 fn build(_: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, BuildError> {
     let ring = keys.ring(Algorithm::Sha256, |text| {
-        if ["sk_", "rk_", "pk_"]
-            .iter()
-            .any(|prefix| text.starts_with(prefix))
-        {
+        if ["sk_", "rk_", "pk_"].iter().any(|prefix| text.starts_with(prefix)) {
             return Err("is an API key, not a webhook signing secret");
         }
         Ok(text.as_bytes().to_vec())
     })?;
-    Ok(Box::new(Stripe {
-        keys: ring,
-        tolerance_ms: keys.tolerance_ms,
-    }))
+    Ok(Box::new(Stripe { keys: ring, tolerance_ms: keys.tolerance_ms }))
 }
 
 /// The parsed signature header.
@@ -73,10 +67,7 @@ struct Signature<'a> {
 
 impl<'a> Signature<'a> {
     fn parse(value: &'a [u8]) -> Result<Self, Rejection> {
-        let malformed = |problem| Rejection::MalformedHeader {
-            header: SIGNATURE.clone(),
-            problem,
-        };
+        let malformed = |problem| Rejection::MalformedHeader { header: SIGNATURE.clone(), problem };
         let mut time = None;
         let mut has_v1 = false;
         let mut candidates = Candidates::new();
@@ -101,15 +92,9 @@ impl<'a> Signature<'a> {
             return Err(Rejection::Missing("a v1 signature in Stripe-Signature"));
         }
         if candidates.is_empty() {
-            return Err(malformed(
-                "its v1 signature is not 64 lower-case hex digits",
-            ));
+            return Err(malformed("its v1 signature is not 64 lower-case hex digits"));
         }
-        Ok(Self {
-            time,
-            seconds,
-            candidates,
-        })
+        Ok(Self { time, seconds, candidates })
     }
 }
 
@@ -129,32 +114,22 @@ struct Event<'a> {
 impl<'a> Event<'a> {
     /// `None` when the body is no JSON object.
     fn parse(body: &'a [u8]) -> Option<Self> {
-        let [
-            id,
-            event_type,
-            object,
-            account,
-            context,
-            livemode,
-            created,
-            version,
-            data,
-            related,
-        ] = json::fields(
-            body,
-            [
-                "id",
-                "type",
-                "object",
-                "account",
-                "context",
-                "livemode",
-                "created",
-                "api_version",
-                "data",
-                "related_object",
-            ],
-        )?;
+        let [id, event_type, object, account, context, livemode, created, version, data, related] =
+            json::fields(
+                body,
+                [
+                    "id",
+                    "type",
+                    "object",
+                    "account",
+                    "context",
+                    "livemode",
+                    "created",
+                    "api_version",
+                    "data",
+                    "related_object",
+                ],
+            )?;
         let thin = json::text(object).as_deref() == Some("v2.core.event");
         let related = json::fields_of(related, ["id"]).and_then(|[id]| id);
         let [object, previous] =
@@ -169,11 +144,7 @@ impl<'a> Event<'a> {
                 .and_then(|seconds| seconds.checked_mul(1000))
                 .or_else(|| json::time_ms(created)),
             api_version: json::text(version),
-            object_id: if thin {
-                json::text(related)
-            } else {
-                object.payment_or_own_id()
-            },
+            object_id: if thin { json::text(related) } else { object.payment_or_own_id() },
             object,
             thin,
         })
@@ -217,19 +188,13 @@ impl Provider for Stripe {
     fn verify(&self, request: &Request<'_>, now_ms: i64) -> Result<Verdict, Rejection> {
         let signature = Signature::parse(header::single(request.headers, &SIGNATURE)?)?;
         if request.body.is_empty() {
-            return Err(Rejection::Malformed(
-                "the body is empty, which Stripe never sends",
-            ));
+            return Err(Rejection::Malformed("the body is empty, which Stripe never sends"));
         }
         let signed = [signature.time, b".", request.body];
         let secret_label = self.keys.verify(&signed, &signature.candidates)?;
         let signed_at_ms = signature.seconds.saturating_mul(1000);
         header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
-        Ok(Verdict {
-            scheme: "stripe-v1",
-            secret_label,
-            signed_at_ms: Some(signed_at_ms),
-        })
+        Ok(Verdict { scheme: "stripe-v1", secret_label, signed_at_ms: Some(signed_at_ms) })
     }
 
     fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
@@ -253,10 +218,7 @@ impl Provider for Stripe {
         let signature = format!("t={time},v1={}", tag.encode(Encoding::Hex));
         Some(SampleRequest {
             headers: vec![
-                (
-                    "content-type".to_owned(),
-                    "application/json; charset=utf-8".to_owned(),
-                ),
+                ("content-type".to_owned(), "application/json; charset=utf-8".to_owned()),
                 (SIGNATURE.to_string(), signature),
             ],
             query: None,

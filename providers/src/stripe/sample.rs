@@ -11,9 +11,7 @@ const API_VERSION: &str = "2025-09-30.clover";
 pub(super) fn event(spec: &SampleSpec<'_>) -> Option<(String, String)> {
     let event_id = sample_id("evt_", spec.seed);
     let event_type = spec.event_type.unwrap_or("payment_intent.succeeded");
-    let thin = ["v1.", "v2."]
-        .iter()
-        .any(|prefix| event_type.starts_with(prefix));
+    let thin = ["v1.", "v2."].iter().any(|prefix| event_type.starts_with(prefix));
     let event = if thin {
         thin_event(&event_id, event_type, spec)?
     } else {
@@ -24,9 +22,7 @@ pub(super) fn event(spec: &SampleSpec<'_>) -> Option<(String, String)> {
 
 fn thin_event(event_id: &str, event_type: &str, spec: &SampleSpec<'_>) -> Option<Value> {
     let object_id = sample_id("obj_", spec.seed);
-    let family = event_type
-        .rsplit_once('.')
-        .map_or(event_type, |(family, _)| family);
+    let family = event_type.rsplit_once('.').map_or(event_type, |(family, _)| family);
     Some(json!({
         "id": event_id,
         "object": "v2.core.event",

@@ -19,27 +19,12 @@ pub fn headers<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> HeaderMap
 }
 
 pub fn sample_headers(sample: &SampleRequest) -> HeaderMap {
-    headers(
-        sample
-            .headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str())),
-    )
+    headers(sample.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())))
 }
 
 pub fn source(provider: &str, secrets: &[(&str, &str)], settings: &Value) -> Source {
-    let secrets = secrets
-        .iter()
-        .map(|(label, value)| Secret::new(*label, *value))
-        .collect();
-    build(SourceSpec {
-        name: "shop",
-        provider,
-        secrets,
-        tolerance: None,
-        settings,
-    })
-    .unwrap()
+    let secrets = secrets.iter().map(|(label, value)| Secret::new(*label, *value)).collect();
+    build(SourceSpec { name: "shop", provider, secrets, tolerance: None, settings }).unwrap()
 }
 
 /// Providers and configurations between them using every feature.
@@ -79,10 +64,5 @@ pub fn configurations() -> Vec<(&'static str, &'static str, Value)> {
 }
 
 pub fn request<'a>(headers: &'a HeaderMap, body: &'a bytes::Bytes) -> Request<'a> {
-    Request {
-        method: "POST",
-        url: "/webhooks/shop",
-        headers,
-        body,
-    }
+    Request { method: "POST", url: "/webhooks/shop", headers, body }
 }

@@ -59,20 +59,13 @@ pub struct KafkaProperties(BTreeMap<String, String>);
 impl KafkaProperties {
     /// Every property, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 }
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for KafkaProperties {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        Self(
-            pairs
-                .into_iter()
-                .map(|(key, value)| (key.into(), value.into()))
-                .collect(),
-        )
+        Self(pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect())
     }
 }
 
@@ -127,9 +120,7 @@ pub struct ResolvedProperties(BTreeMap<String, SecretString>);
 impl ResolvedProperties {
     /// Every property in the clear, ordered by name; for the Kafka client only, never for a log.
     pub fn expose(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.expose_secret()))
+        self.0.iter().map(|(key, value)| (key.as_str(), value.expose_secret()))
     }
 }
 
@@ -294,11 +285,7 @@ pub struct TelemetryConfig {
 
 impl Default for TelemetryConfig {
     fn default() -> Self {
-        Self {
-            log_format: LogFormat::Pretty,
-            log: "info".to_owned(),
-            otlp: OtlpMode::Auto,
-        }
+        Self { log_format: LogFormat::Pretty, log: "info".to_owned(), otlp: OtlpMode::Auto }
     }
 }
 

@@ -89,9 +89,7 @@ pub struct ManagementConfig {
 
 impl Default for ManagementConfig {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8090)),
-        }
+        Self { listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8090)) }
     }
 }
 
@@ -172,13 +170,8 @@ impl SourceConfig {
     /// When the secret cannot be read; the error names the source.
     pub fn resolve_bearer(&self) -> Result<Option<SecretString>, SecretError> {
         let owner = format!("source `{}`, hydrate.bearer", self.name);
-        let bearer = self
-            .hydrate
-            .as_ref()
-            .and_then(|hydrate| hydrate.bearer.as_ref());
-        bearer
-            .map(|reference| reference.resolve(&owner))
-            .transpose()
+        let bearer = self.hydrate.as_ref().and_then(|hydrate| hydrate.bearer.as_ref());
+        bearer.map(|reference| reference.resolve(&owner)).transpose()
     }
 }
 

@@ -61,10 +61,7 @@ struct EnvValue {
 impl EnvValue {
     fn value(&self) -> Value {
         match self.attempt {
-            0 => self
-                .text
-                .parse()
-                .unwrap_or_else(|never: std::convert::Infallible| match never {}),
+            0 => self.text.parse().unwrap_or_else(|never: std::convert::Infallible| match never {}),
             1 => Value::from(self.text.clone()),
             _ => Value::from(
                 self.text
@@ -120,11 +117,7 @@ impl Loader {
     }
 
     fn whole_file(&mut self, place: String, message: String) {
-        self.problems.push(Problem {
-            place: Some(place),
-            key: String::new(),
-            message,
-        });
+        self.problems.push(Problem { place: Some(place), key: String::new(), message });
     }
 
     fn read_env(&mut self, env: impl Iterator<Item = (String, String)>) {
@@ -135,13 +128,7 @@ impl Loader {
             let path = env_path(rest);
             let attempt =
                 u8::from(path.starts_with(&["kafka".to_owned(), "properties".to_owned()]));
-            self.env.push(EnvValue {
-                path,
-                name,
-                text,
-                attempt,
-                first_problem: None,
-            });
+            self.env.push(EnvValue { path, name, text, attempt, first_problem: None });
         }
         self.env.sort_by(|a, b| a.name.cmp(&b.name));
     }
@@ -163,23 +150,15 @@ impl Loader {
             }
         }
         if self.problems.is_empty() {
-            self.push(
-                &[],
-                "the configuration has too many mistakes to list".to_owned(),
-            );
+            self.push(&[], "the configuration has too many mistakes to list".to_owned());
         }
-        Err(ConfigErrors {
-            problems: self.problems,
-        })
+        Err(ConfigErrors { problems: self.problems })
     }
 
     /// Rules on the values that could be read.
     fn check(mut self, config: Config) -> Result<Config, ConfigErrors> {
-        let found = if self.problems.is_empty() {
-            config.validate()
-        } else {
-            config.validate_values()
-        };
+        let found =
+            if self.problems.is_empty() { config.validate() } else { config.validate_values() };
         for mut problem in found {
             let key = problem.key.as_str();
             if self.broken.iter().any(|path| path.join(".") == key) {
@@ -191,9 +170,7 @@ impl Loader {
         if self.problems.is_empty() {
             return Ok(config);
         }
-        Err(ConfigErrors {
-            problems: self.problems,
-        })
+        Err(ConfigErrors { problems: self.problems })
     }
 
     fn env_dict(&self) -> Dict {
@@ -219,14 +196,10 @@ impl Loader {
     /// a table was found that should not be one, or where the file has no such key.
     fn env_owner(&self, key: &str, found_table: bool) -> Option<usize> {
         let within = |outer: &str, inner: &str| {
-            inner
-                .strip_prefix(outer)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
         };
         let find = |test: &dyn Fn(&str) -> bool| {
-            self.env
-                .iter()
-                .position(|entry| !entry.exhausted() && test(&entry.path.join(".")))
+            self.env.iter().position(|entry| !entry.exhausted() && test(&entry.path.join(".")))
         };
         find(&|path| within(path, key)).or_else(|| {
             if !found_table && self.lines.contains(key) {
@@ -253,11 +226,7 @@ impl Loader {
             };
             let first = entry.first_problem.get_or_insert(problem).clone();
             let hopeless = matches!(kind, Kind::UnknownField(..));
-            entry.attempt = if hopeless {
-                ENV_FORMS
-            } else {
-                entry.attempt + 1
-            };
+            entry.attempt = if hopeless { ENV_FORMS } else { entry.attempt + 1 };
             if entry.exhausted() {
                 self.broken.push(entry.path.clone());
                 self.problems.push(first);
@@ -275,11 +244,7 @@ impl Loader {
         }
         self.push(&path, message);
         // Taking one item out of a list would renumber the others: the list goes as a whole.
-        while path.len() > 1
-            && path
-                .last()
-                .is_some_and(|last| last.parse::<usize>().is_ok())
-        {
+        while path.len() > 1 && path.last().is_some_and(|last| last.parse::<usize>().is_ok()) {
             path.pop();
         }
         remove(&mut self.file, &path);
@@ -288,11 +253,7 @@ impl Loader {
 
     fn push(&mut self, path: &[String], message: String) {
         let key = path.join(".");
-        self.problems.push(Problem {
-            place: self.place(&key),
-            key,
-            message,
-        });
+        self.problems.push(Problem { place: self.place(&key), key, message });
     }
 }
 
@@ -319,11 +280,8 @@ fn flatten_properties(file: &mut Dict) {
     while let Some((name, value)) = pending.pop() {
         match value {
             Value::Dict(_, inner) => {
-                pending.extend(
-                    inner
-                        .into_iter()
-                        .map(|(key, value)| (format!("{name}.{key}"), value)),
-                );
+                pending
+                    .extend(inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)));
             }
             value => {
                 flat.insert(name, value);
@@ -342,9 +300,7 @@ fn insert(root: &mut Dict, path: &[String], value: Value) {
         root.insert(first.clone(), value);
         return;
     }
-    let node = root
-        .entry(first.clone())
-        .or_insert_with(|| Value::from(Dict::new()));
+    let node = root.entry(first.clone()).or_insert_with(|| Value::from(Dict::new()));
     match node {
         Value::Dict(_, inner) => insert(inner, rest, value),
         Value::Array(_, items) => {
@@ -389,16 +345,10 @@ fn describe(path: &[String], kind: &Kind) -> String {
     match kind {
         Kind::MissingField(_) => "this key is required".to_owned(),
         Kind::UnknownField(name, known) => {
-            format!(
-                "unknown key `{name}`{}",
-                suggestion(name, known.iter().copied())
-            )
+            format!("unknown key `{name}`{}", suggestion(name, known.iter().copied()))
         }
         Kind::UnknownVariant(name, known) => {
-            format!(
-                "unknown value `{name}`{}",
-                suggestion(name, known.iter().copied())
-            )
+            format!("unknown value `{name}`{}", suggestion(name, known.iter().copied()))
         }
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
             let mut message = format!("expected {}, found {}", form(expected), found(actual));

@@ -199,10 +199,7 @@ mod tests {
         assert_eq!(secret.expose_secret(), "topsecret");
         assert!(!format!("{secret:?}").contains("topsecret"));
         let missing = read(None).unwrap_err().to_string();
-        assert_eq!(
-            missing,
-            "source `s`: secret env:KEY: the environment variable is not set"
-        );
+        assert_eq!(missing, "source `s`: secret env:KEY: the environment variable is not set");
         assert!(read(Some("\n")).unwrap_err().reason.contains("empty"));
     }
 

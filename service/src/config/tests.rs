@@ -11,10 +11,8 @@ pub(super) fn load(file: &str, env: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sluice.toml");
     std::fs::write(&path, file).unwrap();
-    let env: Vec<(String, String)> = env
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
+    let env: Vec<(String, String)> =
+        env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     Config::load(Some(&path), env.into_iter()).map_err(|errors| {
         let folder = format!("{}/", folder.path().display());
         errors.to_string().replace(&folder, "")
@@ -64,10 +62,7 @@ fn assert_every_key_written(path: &str, config: &serde_json::Value, written: &se
             for (key, value) in table {
                 let path = format!("{path}.{key}");
                 let written = written.get(key);
-                assert!(
-                    written.is_some(),
-                    "{path} is missing in sluice.default.toml"
-                );
+                assert!(written.is_some(), "{path} is missing in sluice.default.toml");
                 assert_every_key_written(&path, value, written.unwrap());
             }
         }
@@ -99,20 +94,14 @@ fn an_environment_value_is_read_as_its_key_wants_it() {
         &[
             ("SLUICE__PROCESSOR__INSTANCE", "007"),
             ("SLUICE__RETRY__TIERS", "5s,10s"),
-            (
-                "SLUICE__GATEWAY__TRUSTED_PROXIES",
-                "[\"10.0.0.0/8\", \"::1\"]",
-            ),
+            ("SLUICE__GATEWAY__TRUSTED_PROXIES", "[\"10.0.0.0/8\", \"::1\"]"),
             ("SLUICE__GATEWAY__LISTEN", "[::1]:9000"),
             ("SLUICE__GATEWAY__MAX_BODY", "2MiB"),
             ("SLUICE__GATEWAY__PUBLISH_REJECTED", "true"),
             ("SLUICE__TELEMETRY__OTLP", "false"),
             ("SLUICE__KAFKA__BOOTSTRAP_SERVERS", "a:1,b:2"),
             ("SLUICE__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "SSL"),
-            (
-                "SLUICE__SOURCE",
-                "[{name=\"a\",provider=\"hmac\",secrets=[\"env:A\"]}]",
-            ),
+            ("SLUICE__SOURCE", "[{name=\"a\",provider=\"hmac\",secrets=[\"env:A\"]}]"),
         ],
     )
     .unwrap();
@@ -169,14 +158,9 @@ tiers = [\"1m\", \"5x\"]
 name = \"a\"
 partition_by = \"objekt\"
 ";
-    let errors = load(
-        file,
-        &[
-            ("SLUICE__PROCESSOR__MAX_BACH", "1"),
-            ("SLUICE__RETRY__WORKERS", "abc"),
-        ],
-    )
-    .unwrap_err();
+    let errors =
+        load(file, &[("SLUICE__PROCESSOR__MAX_BACH", "1"), ("SLUICE__RETRY__WORKERS", "abc")])
+            .unwrap_err();
     let mut lines: Vec<&str> = errors.lines().collect();
     lines.sort_unstable();
     let expected = [
@@ -198,10 +182,7 @@ partition_by = \"objekt\"
 #[test]
 fn an_unknown_key_near_to_nothing_lists_what_is_known() {
     let error = load("[management]\ncolour = 1\n", &[]).unwrap_err();
-    assert_eq!(
-        error,
-        "sluice.toml:2: management.colour: unknown key `colour`; known are listen"
-    );
+    assert_eq!(error, "sluice.toml:2: management.colour: unknown key `colour`; known are listen");
 }
 
 #[test]
@@ -232,10 +213,7 @@ fn a_file_that_cannot_be_read_or_parsed_is_one_error() {
     let missing = missing.unwrap_err().to_string();
     assert!(missing.starts_with("/no/such/sluice.toml: the configuration file cannot be read"));
     let error = load("[kafka]\nbootstrap_servers = \"topsecret\n", &[]).unwrap_err();
-    assert!(
-        error.starts_with("sluice.toml:2: this is not valid TOML"),
-        "{error}"
-    );
+    assert!(error.starts_with("sluice.toml:2: this is not valid TOML"), "{error}");
     assert!(!error.contains("topsecret"), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
 }
@@ -257,41 +235,22 @@ fn secrets_appear_nowhere() {
         assert!(!error.contains("topsecret"), "{error}");
     }
     for (more, place) in [
-        (
-            "[source.settings]\napi_token = \"topsecret\"",
-            "sluice.toml:6",
-        ),
+        ("[source.settings]\napi_token = \"topsecret\"", "sluice.toml:6"),
         (
             "[source.hydrate]\nurl = \"http://h/{event_id}\"\nbearer = \"topsecret\"",
             "sluice.toml:7",
         ),
-        (
-            "[source.hydrate]\nurl = \"http://u:topsecret@h/{event_id}\"",
-            "sluice.toml:6",
-        ),
-        (
-            "[kafka.properties]\nsasl.password = \"topsecret\"",
-            "sluice.toml:6",
-        ),
-        (
-            "[registry]\npassword = \"topsecret\"\nusername = \"env:U\"",
-            "sluice.toml:6",
-        ),
-        (
-            "[registry]\nurl = \"http://u:topsecret@h\"",
-            "sluice.toml:6",
-        ),
+        ("[source.hydrate]\nurl = \"http://u:topsecret@h/{event_id}\"", "sluice.toml:6"),
+        ("[kafka.properties]\nsasl.password = \"topsecret\"", "sluice.toml:6"),
+        ("[registry]\npassword = \"topsecret\"\nusername = \"env:U\"", "sluice.toml:6"),
+        ("[registry]\nurl = \"http://u:topsecret@h\"", "sluice.toml:6"),
     ] {
         let error = load(&file("[]", more), &[]).unwrap_err();
         assert!(error.starts_with(place), "{error}");
         assert!(!error.contains("topsecret"), "{error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
-    let error = load(
-        "",
-        &[("SLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", "topsecret")],
-    )
-    .unwrap_err();
+    let error = load("", &[("SLUICE__KAFKA__PROPERTIES__SASL_PASSWORD", "topsecret")]).unwrap_err();
     assert!(!error.contains("topsecret"), "{error}");
 
     let folder = tempfile::tempdir().unwrap();
@@ -302,10 +261,7 @@ fn secrets_appear_nowhere() {
     let config = load(&file(&format!("[\"{reference}\"]"), &more), &[]).unwrap();
     let properties = config.kafka.resolve_properties().unwrap();
     let secrets = config.sources[0].resolve_secrets().unwrap();
-    assert_eq!(
-        properties.expose().next(),
-        Some(("sasl.password", "topsecret"))
-    );
+    assert_eq!(properties.expose().next(), Some(("sasl.password", "topsecret")));
     let shown = [
         format!("{config:?}"),
         config.to_toml_redacted().unwrap(),

@@ -45,11 +45,7 @@ pub fn format_duration(duration: Duration) -> String {
         .filter(|(count, _)| *count > 0)
         .map(|(count, unit)| format!("{count}{unit}"))
         .collect();
-    if text.is_empty() {
-        "0s".to_owned()
-    } else {
-        text
-    }
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// Reads any type from text through its own parser; `what` is the form wanted when it is no text at all.
@@ -75,10 +71,8 @@ struct Human(Duration);
 
 impl<'de> Deserialize<'de> for Human {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let visitor = TextVisitor {
-            what: "a duration with a unit, such as \"5s\"",
-            parse: parse_duration,
-        };
+        let visitor =
+            TextVisitor { what: "a duration with a unit, such as \"5s\"", parse: parse_duration };
         deserializer.deserialize_str(visitor).map(Self)
     }
 }
@@ -144,9 +138,7 @@ pub(super) mod duration_list_opt {
         value: &Option<Vec<Duration>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
-        let list = value
-            .as_ref()
-            .map(|list| list.iter().copied().map(Human).collect::<Vec<_>>());
+        let list = value.as_ref().map(|list| list.iter().copied().map(Human).collect::<Vec<_>>());
         list.serialize(serializer)
     }
 
@@ -263,9 +255,7 @@ impl FromStr for ByteSize {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let digits_end = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
+        let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let (digits, unit) = text.split_at(digits_end);
         let unit = unit.trim().to_ascii_lowercase();
         let count = digits.parse::<u64>().ok();
@@ -332,10 +322,7 @@ impl RateLimit {
             Some(count) => count,
             None => NonZeroU32::MIN,
         };
-        Self {
-            count,
-            per: Duration::from_secs(1),
-        }
+        Self { count, per: Duration::from_secs(1) }
     }
 }
 
@@ -343,9 +330,7 @@ const RATE_UNITS: [(&str, u64); 4] = [("s", 1), ("m", 60), ("h", 3_600), ("d", 8
 
 impl fmt::Display for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unit = RATE_UNITS
-            .iter()
-            .find(|(_, seconds)| self.per == Duration::from_secs(*seconds));
+        let unit = RATE_UNITS.iter().find(|(_, seconds)| self.per == Duration::from_secs(*seconds));
         match unit {
             Some((unit, _)) => write!(f, "{}/{unit}", self.count),
             None => write!(f, "{}/{}", self.count, format_duration(self.per)),
@@ -385,10 +370,8 @@ impl Serialize for RateLimit {
 
 impl<'de> Deserialize<'de> for RateLimit {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor {
-            what: "a rate such as \"100/s\"",
-            parse: str::parse,
-        })
+        deserializer
+            .deserialize_str(TextVisitor { what: "a rate such as \"100/s\"", parse: str::parse })
     }
 }
 

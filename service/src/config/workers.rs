@@ -152,9 +152,7 @@ impl Default for RetryConfig {
             group: "sluice-retry".to_owned(),
             instance: None,
             workers: 1,
-            tiers: [1, 2, 4, 8, 16, 32]
-                .map(|minutes| Duration::from_secs(minutes * 60))
-                .to_vec(),
+            tiers: [1, 2, 4, 8, 16, 32].map(|minutes| Duration::from_secs(minutes * 60)).to_vec(),
             look_ahead: 1_000,
             max_batch: 5_000,
             max_batch_time: Duration::from_millis(50),
@@ -188,11 +186,7 @@ fn host_name() -> String {
             _ => '-',
         })
         .collect();
-    if name.is_empty() {
-        "local".to_owned()
-    } else {
-        name
-    }
+    if name.is_empty() { "local".to_owned() } else { name }
 }
 
 #[cfg(test)]
@@ -211,12 +205,9 @@ mod tests {
         ] {
             assert!(glob(pattern, text), "{pattern} {text}");
         }
-        for (pattern, text) in [
-            ("payment.*", "payout.paid"),
-            ("", "x"),
-            ("a*b", "abc"),
-            ("payment", "payment.failed"),
-        ] {
+        for (pattern, text) in
+            [("payment.*", "payout.paid"), ("", "x"), ("a*b", "abc"), ("payment", "payment.failed")]
+        {
             assert!(!glob(pattern, text), "{pattern} {text}");
         }
     }

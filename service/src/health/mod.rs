@@ -60,14 +60,8 @@ impl Health {
     /// Registers a component, not ready for the reason `starting`; one that exists already keeps its state.
     pub fn component(&self, name: &'static str) -> Component {
         let mut state = lock(&self.state);
-        state
-            .components
-            .entry(name)
-            .or_insert_with(|| Some("starting".to_owned()));
-        Component {
-            name,
-            state: Arc::clone(&self.state),
-        }
+        state.components.entry(name).or_insert_with(|| Some("starting".to_owned()));
+        Component { name, state: Arc::clone(&self.state) }
     }
 
     /// Reports a condition that only a restart can mend: from now on the process counts as dead. The first reason stays.
@@ -89,10 +83,8 @@ impl Health {
             .components
             .iter()
             .map(|(name, reason)| {
-                let component = ComponentReadiness {
-                    ready: reason.is_none(),
-                    reason: reason.clone(),
-                };
+                let component =
+                    ComponentReadiness { ready: reason.is_none(), reason: reason.clone() };
                 (*name, component)
             })
             .collect();
@@ -108,10 +100,7 @@ impl Health {
 impl Component {
     /// The component is ready. Cheap when it was already.
     pub fn ready(&self) {
-        let was = lock(&self.state)
-            .components
-            .insert(self.name, None)
-            .flatten();
+        let was = lock(&self.state).components.insert(self.name, None).flatten();
         if let Some(reason) = was {
             tracing::info!(component = self.name, was = reason, "ready");
         }
@@ -154,10 +143,7 @@ mod tests {
         restore.ready();
         assert!(health.readiness().ready);
         let again = health.component("kafka");
-        assert!(
-            health.readiness().ready,
-            "registering again keeps the state"
-        );
+        assert!(health.readiness().ready, "registering again keeps the state");
         again.not_ready("broker away");
         let away = health.readiness();
         assert!(!away.ready);

@@ -84,11 +84,7 @@ async fn healthz(State(health): State<Health>) -> Response {
 
 async fn readyz(State(health): State<Health>) -> Response {
     let readiness = health.readiness();
-    let status = if readiness.ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(readiness)).into_response()
 }
 
@@ -194,14 +190,8 @@ mod tests {
             answer.contains("sluice_test_requests_total{source=\"stripe-live\"} 3"),
             "{answer}"
         );
-        assert!(
-            answer.contains("sluice_test_latency_seconds_bucket{le=\"0.0025\"} 0"),
-            "{answer}"
-        );
-        assert!(
-            answer.contains("sluice_test_latency_seconds_bucket{le=\"0.005\"} 1"),
-            "{answer}"
-        );
+        assert!(answer.contains("sluice_test_latency_seconds_bucket{le=\"0.0025\"} 0"), "{answer}");
+        assert!(answer.contains("sluice_test_latency_seconds_bucket{le=\"0.005\"} 1"), "{answer}");
         assert!(answer.contains("target_info{"), "{answer}");
         server.abort();
     }

@@ -146,9 +146,7 @@ impl Shutdown {
     /// The first failure reported, which must become the reason of a non-zero exit status.
     pub fn outcome(&self) -> Result<(), Fatal> {
         match &*self.inner.phase.borrow() {
-            Phase::Failed(reason) => Err(Fatal {
-                reason: reason.clone(),
-            }),
+            Phase::Failed(reason) => Err(Fatal { reason: reason.clone() }),
             Phase::Running | Phase::Requested(_) => Ok(()),
         }
     }
@@ -203,10 +201,7 @@ mod tests {
     }
 
     fn kill(child: &Child, signal: &str) {
-        let status = Command::new("kill")
-            .args([signal, &child.id().to_string()])
-            .status()
-            .unwrap();
+        let status = Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
         assert!(status.success());
     }
 
@@ -214,18 +209,14 @@ mod tests {
     #[ignore = "the child of a test below"]
     fn child_that_panics() {
         install_panic_exit();
-        std::thread::spawn(|| panic!("a bug in a worker thread"))
-            .join()
-            .unwrap_err();
+        std::thread::spawn(|| panic!("a bug in a worker thread")).join().unwrap_err();
         // Not reached: the hook ends the process while the thread panics.
         std::process::exit(7);
     }
 
     #[test]
     fn a_panic_in_any_thread_ends_the_process_with_101_and_its_reason() {
-        let output = child("shutdown::tests::child_that_panics")
-            .wait_with_output()
-            .unwrap();
+        let output = child("shutdown::tests::child_that_panics").wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(101));
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(text.contains("a bug in a worker thread"), "{text}");

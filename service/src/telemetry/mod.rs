@@ -138,10 +138,7 @@ pub fn init(
             .with_span_list(false)
             .with_writer(std::io::stderr)
             .boxed(),
-        LogFormat::Pretty => fmt::layer()
-            .with_ansi(ansi)
-            .with_writer(std::io::stderr)
-            .boxed(),
+        LogFormat::Pretty => fmt::layer().with_ansi(ansi).with_writer(std::io::stderr).boxed(),
     };
     let traces = tracer.as_ref().map(|provider| {
         tracing_opentelemetry::layer()
@@ -154,10 +151,7 @@ pub fn init(
                     .with_max_level_hint(LevelFilter::INFO),
             )
     });
-    tracing_subscriber::registry()
-        .with(logs.with_filter(filter))
-        .with(traces)
-        .try_init()?;
+    tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces).try_init()?;
 
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     opentelemetry::global::set_meter_provider(meter.clone());
@@ -192,12 +186,10 @@ pub fn flush(timeout: Duration) {
 /// Runs `work` in a thread of its own (the blocking HTTP client must not run inside an async one), waits at most `timeout`.
 fn bounded(timeout: Duration, work: impl FnOnce() + Send + 'static) {
     let (done, finished) = mpsc::channel();
-    let thread = std::thread::Builder::new()
-        .name("telemetry-flush".to_owned())
-        .spawn(move || {
-            work();
-            let _ = done.send(());
-        });
+    let thread = std::thread::Builder::new().name("telemetry-flush".to_owned()).spawn(move || {
+        work();
+        let _ = done.send(());
+    });
     if thread.is_ok() {
         let _ = finished.recv_timeout(timeout);
     }

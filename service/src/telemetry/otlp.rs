@@ -34,10 +34,7 @@ pub(super) fn signals(
         };
         on && !none && !disabled
     };
-    let signals = Signals {
-        traces: wanted("TRACES"),
-        metrics: wanted("METRICS"),
-    };
+    let signals = Signals { traces: wanted("TRACES"), metrics: wanted("METRICS") };
     for (on, signal) in [(signals.traces, "TRACES"), (signals.metrics, "METRICS")] {
         let specific = format!("OTEL_EXPORTER_OTLP_{signal}_PROTOCOL");
         let chosen = [specific, "OTEL_EXPORTER_OTLP_PROTOCOL".to_owned()]
@@ -60,25 +57,15 @@ pub(super) fn resource(service_name: &'static str) -> Resource {
     let named = std::env::var_os("OTEL_SERVICE_NAME").is_some_and(|name| !name.is_empty())
         || std::env::var("OTEL_RESOURCE_ATTRIBUTES")
             .is_ok_and(|attributes| attributes.contains("service.name="));
-    if named {
-        builder.build()
-    } else {
-        builder.with_service_name(service_name).build()
-    }
+    if named { builder.build() } else { builder.with_service_name(service_name).build() }
 }
 
 pub(super) fn span_exporter() -> Result<SpanExporter, ExporterBuildError> {
-    SpanExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .build()
+    SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).build()
 }
 
 pub(super) fn metric_exporter() -> Result<MetricExporter, ExporterBuildError> {
-    MetricExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .build()
+    MetricExporter::builder().with_http().with_protocol(Protocol::HttpBinary).build()
 }
 
 #[cfg(test)]
@@ -99,10 +86,7 @@ mod tests {
     #[test]
     fn auto_sends_where_an_endpoint_is_set() {
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
-        let traces = (
-            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-            "http://collector:4318",
-        );
+        let traces = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318");
         assert_eq!(decide(OtlpMode::Auto, &[]), Ok((false, false)));
         assert_eq!(decide(OtlpMode::Auto, &[endpoint]), Ok((true, true)));
         assert_eq!(decide(OtlpMode::Auto, &[traces]), Ok((true, false)));
@@ -123,10 +107,7 @@ mod tests {
         let grpc = ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
         let http = ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
         let error = decide(OtlpMode::On, &[grpc]).unwrap_err();
-        assert!(
-            error.contains("OTEL_EXPORTER_OTLP_PROTOCOL=grpc"),
-            "{error}"
-        );
+        assert!(error.contains("OTEL_EXPORTER_OTLP_PROTOCOL=grpc"), "{error}");
         assert_eq!(decide(OtlpMode::On, &[http]), Ok((true, true)));
         assert_eq!(decide(OtlpMode::Off, &[grpc]), Ok((false, false)));
     }

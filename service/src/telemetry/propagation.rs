@@ -15,12 +15,7 @@ pub fn inject(context: &Context) -> Option<String> {
     let span = span.span_context();
     span.is_valid().then(|| {
         let flags = span.trace_flags() & TraceFlags::SAMPLED;
-        format!(
-            "00-{}-{}-{:02x}",
-            span.trace_id(),
-            span.span_id(),
-            flags.to_u8()
-        )
+        format!("00-{}-{}-{:02x}", span.trace_id(), span.span_id(), flags.to_u8())
     })
 }
 
@@ -33,11 +28,7 @@ pub fn extract(traceparent: &str) -> Context {
 /// caller's trace goes on through a process that sends none.
 pub fn context_of(span: &tracing::Span, parent: &Context) -> Context {
     let own = span.context();
-    if own.span().span_context().is_valid() {
-        own
-    } else {
-        parent.clone()
-    }
+    if own.span().span_context().is_valid() { own } else { parent.clone() }
 }
 
 struct One<'a>(&'a str);
@@ -69,14 +60,7 @@ mod tests {
 
     #[test]
     fn garbage_is_no_context() {
-        for garbage in [
-            "",
-            "00",
-            "\u{e9}",
-            "00-0-0-0",
-            &HEADER[..50],
-            &HEADER.replace('7', "g"),
-        ] {
+        for garbage in ["", "00", "\u{e9}", "00-0-0-0", &HEADER[..50], &HEADER.replace('7', "g")] {
             assert_eq!(inject(&extract(garbage)), None, "{garbage}");
         }
         assert_eq!(inject(&Context::new()), None);

@@ -29,7 +29,11 @@ async fn a_broker_that_is_killed_under_load_costs_503s_and_nothing_else() {
     };
     for kill in [true, false] {
         acknowledged(300).await;
-        if kill { stack.kill_kafka().await } else { stack.stop_kafka().await }
+        if kill {
+            stack.kill_kafka().await
+        } else {
+            stack.stop_kafka().await
+        }
         let refused = sender.ledger.by_status().get(&Some(503)).copied().unwrap_or(0);
         until("503s", secs(20), async || {
             let now = sender.ledger.by_status().get(&Some(503)).copied().unwrap_or(0);

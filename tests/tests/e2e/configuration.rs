@@ -144,7 +144,10 @@ const MISTAKES: &[Mistake] = &[
     },
     Mistake {
         what: "health for the public",
-        replace: ("[management]\nlisten = \"127.0.0.1:0\"", "[management]\nlisten = \"127.0.0.1:4711\""),
+        replace: (
+            "[management]\nlisten = \"127.0.0.1:0\"",
+            "[management]\nlisten = \"127.0.0.1:4711\"",
+        ),
         env: Some(("SLUICE__GATEWAY__LISTEN", "127.0.0.1:4711")),
         says: &["management.listen", "another port"],
         ..NONE
@@ -173,7 +176,8 @@ fn each_mistake_is_one_clear_error() {
 
     for Mistake { what, head, tail, replace, env, says } in MISTAKES {
         assert!(BASE.contains(replace.0), "{what}: nothing is replaced");
-        fs::write(&file, format!("{head}{}{tail}", BASE.replacen(replace.0, replace.1, 1))).unwrap();
+        fs::write(&file, format!("{head}{}{tail}", BASE.replacen(replace.0, replace.1, 1)))
+            .unwrap();
         let check = run(folder, &["config", "check"], *env);
         let text = stderr(&check);
         assert_eq!(check.status.code(), Some(2), "{what}: {text}");

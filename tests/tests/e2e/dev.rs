@@ -44,9 +44,11 @@ impl Dev {
             if let Some(status) = dev.child.try_wait().unwrap() {
                 panic!("sluice dev ended with {status}:\n{}", dev.log());
             }
-            fs::read(&ready).ok().and_then(|text| serde_json::from_slice(&text).ok()).inspect(|found| {
-                dev.addresses = Value::clone(found);
-            })
+            fs::read(&ready).ok().and_then(|text| serde_json::from_slice(&text).ok()).inspect(
+                |found| {
+                    dev.addresses = Value::clone(found);
+                },
+            )
         })
         .await;
         dev
@@ -109,7 +111,8 @@ fn java_of(folder: &Path) -> Vec<i32> {
         .filter(|pid| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line);
-            line.contains(mark) && line.split('\0').next().is_some_and(|name| name.ends_with("java"))
+            line.contains(mark)
+                && line.split('\0').next().is_some_and(|name| name.ends_with("java"))
         })
         .collect()
 }
@@ -124,7 +127,9 @@ async fn one_command_every_tool_and_nothing_left_behind() {
     }
     assert_eq!(dev.java().len(), 2, "control: broker and registry are seen");
     let told = fs::read_to_string(folder.path().join("dev.out")).unwrap();
-    for part in ["sluice is ready.", dev.addresses["gateway"].as_str().unwrap(), "sluice --config", "curl"] {
+    for part in
+        ["sluice is ready.", dev.addresses["gateway"].as_str().unwrap(), "sluice --config", "curl"]
+    {
         assert!(told.contains(part), "{part} in {told}");
     }
 
@@ -155,10 +160,24 @@ async fn one_command_every_tool_and_nothing_left_behind() {
 }
 
 async fn events_come_through(dev: &Dev) {
-    let ledger = dev.lines(&["send", "stripe", "--count", "20", "--duplicates", "50", "--tampered", "10", "--seed", "1"]);
+    let ledger = dev.lines(&[
+        "send",
+        "stripe",
+        "--count",
+        "20",
+        "--duplicates",
+        "50",
+        "--tampered",
+        "10",
+        "--seed",
+        "1",
+    ]);
     let of = |kind: &str| ledger.iter().filter(|entry| entry["kind"] == kind).collect::<Vec<_>>();
     assert_eq!((of("event").len(), of("duplicate").len(), of("tampered").len()), (20, 10, 2));
-    assert!(of("event").iter().chain(&of("duplicate")).all(|entry| entry["status"] == 200), "{ledger:?}");
+    assert!(
+        of("event").iter().chain(&of("duplicate")).all(|entry| entry["status"] == 200),
+        "{ledger:?}"
+    );
     assert!(of("tampered").iter().all(|entry| entry["status"] == 401), "{ledger:?}");
     let acme = dev.lines(&["send", "acme", "--count", "15"]);
     assert!(acme.iter().all(|entry| entry["status"] == 200), "{acme:?}");
@@ -175,24 +194,35 @@ async fn events_come_through(dev: &Dev) {
         (lines.len() >= 35).then_some(lines)
     })
     .await;
-    let mut keys: Vec<String> =
-        processed.iter().map(|line| line["value"]["event_key"].as_str().unwrap().to_owned()).collect();
+    let mut keys: Vec<String> = processed
+        .iter()
+        .map(|line| line["value"]["event_key"].as_str().unwrap().to_owned())
+        .collect();
     keys.sort();
     assert_eq!(keys, sent, "each once, whatever was repeated or forged");
 
     let one = &processed.iter().find(|line| line["value"]["source"] == "stripe").unwrap();
     assert_eq!(one["value"]["type"], "payment.succeeded");
     assert_eq!(one["value"]["currency"], "EUR");
-    assert!(one["headers"]["ce_id"].is_string() && one["value"]["payload"]["id"].is_string(), "{one}");
+    assert!(
+        one["headers"]["ce_id"].is_string() && one["value"]["payload"]["id"].is_string(),
+        "{one}"
+    );
     let people = dev.done(&["tail", "processed", "--count", "1"]);
     assert!(people.contains("webhooks.processed[") && people.contains("\"event_key\""), "{people}");
     let by_key = dev.lines(&["tail", "raw", "--key", &sent[0], "--output", "json"]);
-    assert!(!by_key.is_empty() && by_key.iter().all(|line| line["key"] == sent[0].as_str()), "{by_key:?}");
+    assert!(
+        !by_key.is_empty() && by_key.iter().all(|line| line["key"] == sent[0].as_str()),
+        "{by_key:?}"
+    );
 }
 
 fn dead_letters_are_shown(dev: &Dev) {
     let none = dev.json(&["dlq", "list"]);
-    assert_eq!((none["total"].as_u64(), none["letters"].as_array().map(Vec::len)), (Some(0), Some(0)));
+    assert_eq!(
+        (none["total"].as_u64(), none["letters"].as_array().map(Vec::len)),
+        (Some(0), Some(0))
+    );
     assert!(dev.done(&["dlq", "list"]).contains("0 dead letters"));
     for command in ["show", "requeue"] {
         let absent = dev.tool(&["dlq", command, "0:5"]);

@@ -17,4 +17,5 @@ mod retries;
 mod routes;
 mod schemas;
 mod sources;
+mod strangers;
 mod telemetry;

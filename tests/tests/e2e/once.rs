@@ -136,7 +136,10 @@ async fn twenty_thousand_events_through_a_processor_that_is_killed_twenty_times(
 }
 
 /// Gateway and one processor under a constant load.
-async fn under_load(pipeline: &Pipeline, sender: &Sender) -> (Role, Role, sluice_tests::send::Load) {
+async fn under_load(
+    pipeline: &Pipeline,
+    sender: &Sender,
+) -> (Role, Role, sluice_tests::send::Load) {
     let (mut gateway, mut processor) = (pipeline.gateway("g"), pipeline.processor("p1"));
     gateway.ready().await;
     processor.ready().await;
@@ -146,7 +149,8 @@ async fn under_load(pipeline: &Pipeline, sender: &Sender) -> (Role, Role, sluice
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_processor_that_joins_and_leaves_changes_nothing() {
-    let pipeline = Setup::new().set("processor.max_batch", 500).create(&stack::shared().await).await;
+    let pipeline =
+        Setup::new().set("processor.max_batch", 500).create(&stack::shared().await).await;
     let sender = Sender::new();
     let (mut gateway, mut first, load) = under_load(&pipeline, &sender).await;
     let progress = Progress::of(&pipeline);
@@ -161,7 +165,11 @@ async fn a_second_processor_that_joins_and_leaves_changes_nothing() {
         .await;
         assigned = second.log().matches("partitions assigned").count();
         progress.beyond(progress.now(), 200).await;
-        if round % 2 == 0 { second.terminate().await } else { second.kill() }
+        if round % 2 == 0 {
+            second.terminate().await
+        } else {
+            second.kill()
+        }
         // Every third time the next one comes only after its partitions have moved back.
         if round % 3 == 2 {
             let back = first.log().matches("partitions assigned").count();
@@ -209,7 +217,8 @@ async fn a_processor_that_sleeps_past_its_session_cannot_commit_what_it_held() {
     let sender = Sender::new();
     let (mut gateway, mut sleeper, load) = under_load(&pipeline, &sender).await;
     let committed = read::consumer(&pipeline.cluster, None, Isolation::Committed);
-    let stable = || -> i64 { read::ends_with(&committed, &pipeline.topic("processed")).iter().sum() };
+    let stable =
+        || -> i64 { read::ends_with(&committed, &pipeline.topic("processed")).iter().sum() };
     let progress = Progress::of(&pipeline);
     progress.beyond(0, 200).await;
     for (successor, inside) in [("p2", true), ("p3", false)] {
@@ -228,7 +237,8 @@ async fn a_processor_that_sleeps_past_its_session_cannot_commit_what_it_held() {
             let _ = sleeper.status();
             let log = sleeper.log();
             let since = log.get(asleep..).unwrap_or_default();
-            (since.contains("transaction error=") || since.contains("partitions revoked")).then_some(())
+            (since.contains("transaction error=") || since.contains("partitions revoked"))
+                .then_some(())
         })
         .await;
         assert!(!inside || sleeper.log()[asleep..].contains("transaction error="));

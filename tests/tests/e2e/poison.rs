@@ -39,7 +39,12 @@ async fn poison_goes_to_the_dead_letters_with_its_bytes_and_the_partition_moves_
         ("bytes behind the datum", Some([&value[..], b"more"].concat())),
         ("an empty value", Some(Vec::new())),
         ("a tombstone", None),
-        ("a mebibyte", Some((0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect())),
+        (
+            "a mebibyte",
+            Some(
+                (0..1 << 20).map(|at: u32| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect(),
+            ),
+        ),
     ];
     let mut poison = BTreeMap::new();
     for partition in 0..3 {
@@ -60,10 +65,12 @@ async fn poison_goes_to_the_dead_letters_with_its_bytes_and_the_partition_moves_
     assert_eq!(account.processed.len(), acknowledged.len());
     // Control: there are good events behind the poison in every partition.
     for partition in 0..3 {
-        let last = poison.keys().filter(|(of, _)| *of == partition).map(|(_, at)| *at).max().unwrap();
-        let behind = account.processed.iter().any(|read| {
-            read.value.raw_partition == partition && read.value.raw_offset > last
-        });
+        let last =
+            poison.keys().filter(|(of, _)| *of == partition).map(|(_, at)| *at).max().unwrap();
+        let behind = account
+            .processed
+            .iter()
+            .any(|read| read.value.raw_partition == partition && read.value.raw_offset > last);
         assert!(behind, "partition {partition} moved on");
     }
 
@@ -93,7 +100,8 @@ async fn tools_show_it(pipeline: &sluice_tests::sluice::Pipeline) {
     // A raw topic with poison in it can still be looked at.
     let tail = pipeline.run(&["tail", "raw", "--output", "json"]).await;
     let lines: Vec<Value> = tail.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let (broken, sound): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["error"].is_string());
+    let (broken, sound): (Vec<_>, Vec<_>) =
+        lines.iter().partition(|line| line["error"].is_string());
     assert_eq!(sound.len() as u64, 2 * EVENTS);
     assert_eq!(broken.len(), 27);
 }
@@ -105,7 +113,8 @@ async fn the_largest_body_comes_through_and_a_larger_one_is_refused() {
     let mut role = pipeline.all("a");
     role.ready().await;
     let event = |id: &str, size: usize| {
-        let frame = format!("{{\"id\":\"{id}\",\"object\":\"event\",\"type\":\"big\",\"fill\":\"\"}}");
+        let frame =
+            format!("{{\"id\":\"{id}\",\"object\":\"event\",\"type\":\"big\",\"fill\":\"\"}}");
         let fill = "x".repeat(size - frame.len());
         let body = frame.replace("\"fill\":\"\"", &format!("\"fill\":\"{fill}\""));
         assert_eq!(body.len(), size);

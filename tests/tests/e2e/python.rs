@@ -35,7 +35,8 @@ async fn processed_events_decode_with_confluent_kafka_for_python() {
     processor.ready().await;
     let sender = Sender::new();
     let samples = Samples::stripe();
-    let types = ["payment_intent.succeeded", "charge.refunded", "charge.dispute.created", "no.such_type"];
+    let types =
+        ["payment_intent.succeeded", "charge.refunded", "charge.dispute.created", "no.such_type"];
     let events = (0..8).map(|seed| samples.of_type(seed, Some(types[seed as usize % 4]))).collect();
     sender.store(&[gateway.url()], events).await;
     drained(&pipeline, secs(30)).await;
@@ -60,7 +61,8 @@ async fn processed_events_decode_with_confluent_kafka_for_python() {
         compare(ours, theirs);
     }
     let kinds: Vec<_> = ours.iter().map(|read| read.value.kind.as_str()).collect();
-    for kind in ["payment.succeeded", "payment.refunded", "dispute.opened", "provider.no.such_type"] {
+    for kind in ["payment.succeeded", "payment.refunded", "dispute.opened", "provider.no.such_type"]
+    {
         assert!(kinds.contains(&kind), "{kinds:?}");
     }
     processor.terminate().await;

@@ -30,7 +30,11 @@ async fn refuses(mut role: Role, says: &[&str]) {
     assert_eq!(status.code(), Some(1), "{}", role.log());
     let log = role.log();
     let said = &log[before.min(log.len())..];
-    let error = said.lines().rev().find(|line| line.starts_with("error: ")).unwrap_or_else(|| panic!("{log}"));
+    let error = said
+        .lines()
+        .rev()
+        .find(|line| line.starts_with("error: "))
+        .unwrap_or_else(|| panic!("{log}"));
     for text in says {
         assert!(error.contains(text), "`{text}` is missing: {error}");
     }

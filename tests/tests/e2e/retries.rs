@@ -53,7 +53,8 @@ fn busy() -> Reply {
 }
 
 async fn processed(pipeline: &Pipeline, key: &str) -> Vec<Read<ProcessedEvent>> {
-    let all = read::records::<ProcessedEvent>(&pipeline.cluster, &pipeline.topic("processed")).await;
+    let all =
+        read::records::<ProcessedEvent>(&pipeline.cluster, &pipeline.topic("processed")).await;
     all.into_iter().filter(|read| read.value.event_key == key).collect()
 }
 
@@ -113,11 +114,16 @@ async fn failing_events_climb_the_tiers_die_with_their_history_and_come_back_onc
     account.settle(&acknowledged, &BTreeSet::new());
 
     stubborn_climbed_every_tier(&pipeline, &api, &stubborn, &account).await;
-    let letter = &account.dead.iter().find(|read| read.value.event_key == gone.key()).unwrap().value;
+    let letter =
+        &account.dead.iter().find(|read| read.value.event_key == gone.key()).unwrap().value;
     assert_eq!((letter.reason, letter.attempt), (DeadReason::Permanent, 1));
     assert_eq!(letter.errors[0].code, "hydrate_status_404");
     assert_eq!(calls(&api, &object(&gone)).len(), 1);
-    assert_eq!(failures(&pipeline, "retry.1s", &gone.key()).await.len(), 0, "no tier for what is permanent");
+    assert_eq!(
+        failures(&pipeline, "retry.1s", &gone.key()).await.len(),
+        0,
+        "no tier for what is permanent"
+    );
 
     // Retry-After: 3 picks the tier of 3 s, past those of 1 s and 2 s.
     let waited = processed(&pipeline, &patient.key()).await;
@@ -146,9 +152,11 @@ async fn stubborn_climbed_every_tier(
     event: &Webhook,
     account: &Account,
 ) {
-    let letter = &account.dead.iter().find(|read| read.value.event_key == event.key()).unwrap().value;
+    let letter =
+        &account.dead.iter().find(|read| read.value.event_key == event.key()).unwrap().value;
     assert_eq!((letter.reason, letter.attempt), (DeadReason::Exhausted, 4));
-    let errors: Vec<_> = letter.errors.iter().map(|error| (error.attempt, error.code.as_str())).collect();
+    let errors: Vec<_> =
+        letter.errors.iter().map(|error| (error.attempt, error.code.as_str())).collect();
     let busy = "hydrate_status_503";
     assert_eq!(errors, [(1, busy), (2, busy), (3, busy), (4, busy)], "every attempt's error");
 
@@ -197,7 +205,10 @@ async fn requeued_once(pipeline: &Pipeline, api: &FakeApi, event: &Webhook, role
     assert_eq!(list["total"], 2, "{list}");
     let letters = list["letters"].as_array().unwrap();
     let letter = letters.iter().find(|letter| letter["event_key"] == event.key()).unwrap();
-    assert_eq!((letter["reason"].as_str(), letter["attempts"].as_i64()), (Some("exhausted"), Some(4)));
+    assert_eq!(
+        (letter["reason"].as_str(), letter["attempts"].as_i64()),
+        (Some("exhausted"), Some(4))
+    );
     let position = letter["position"].as_str().unwrap();
     let table = pipeline.run(&["dlq", "list", "--reason", "exhausted"]).await;
     assert!(table.contains(position) && table.contains("1 dead letter"), "{table}");
@@ -221,7 +232,8 @@ async fn requeued_once(pipeline: &Pipeline, api: &FakeApi, event: &Webhook, role
     }
     assert_eq!(calls(api, &object(event)).len(), 5, "the second requeue asks nobody");
     until("the second requeue to be counted as superseded", secs(10), async || {
-        let superseded = metric(role, "sluice_processor_records_total", "outcome=\"superseded\"").await;
+        let superseded =
+            metric(role, "sluice_processor_records_total", "outcome=\"superseded\"").await;
         (superseded == 1.0).then_some(())
     })
     .await;
@@ -255,10 +267,15 @@ async fn a_replay_while_a_retry_is_pending_emits_each_event_once() {
         assert!(refused || applied.status.success(), "{applied:?}");
         applied.status.success().then(|| {
             let report: Value = serde_json::from_slice(&applied.stdout).unwrap();
-            assert_eq!((report["applied"].as_bool(), report["members"].as_u64()), (Some(true), Some(0)));
+            assert_eq!(
+                (report["applied"].as_bool(), report["members"].as_u64()),
+                (Some(true), Some(0))
+            );
         })
     })
     .await;
+    let again = pipeline.run(&["replay", "apply", "--yes"]).await;
+    assert!(again.contains("at most 0 records"), "a second time changes nothing: {again}");
     let mut processor = pipeline.processor("a");
     processor.ready().await;
     drained(&pipeline, secs(30)).await;
@@ -285,9 +302,49 @@ async fn a_replay_while_a_retry_is_pending_emits_each_event_once() {
     let account = Account::read(&pipeline).await;
     assert_eq!(processed(&pipeline, &by_replay.key()).await.len(), 1);
     assert_eq!((account.processed.len(), account.dead.len()), (4, 0));
-    let outcomes: BTreeSet<_> = account.processed.into_iter().map(|read| read.value.event_key).collect();
+    let outcomes: BTreeSet<_> =
+        account.processed.into_iter().map(|read| read.value.event_key).collect();
     assert_eq!(outcomes, acknowledged);
     for mut role in [gateway, processor, router] {
         role.terminate().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_in_a_tier_that_is_no_longer_configured_come_due_all_the_same() {
+    let cluster = shared().await;
+    let api = FakeApi::start().await;
+    let old = Setup::new().set("retry.tiers", vec!["4s"]);
+    let pipeline = old.source(&thin(&api)).create(&cluster).await;
+    let mut roles = [pipeline.gateway("a"), pipeline.processor("a"), pipeline.retry_router("a")];
+    for role in &mut roles {
+        role.ready().await;
+    }
+    let event = samples().event(1);
+    api.script(&object(&event), vec![busy(), Reply::status(200)]);
+    Sender::new().store(&[roles[0].url()], vec![event.clone()]).await;
+    let waiting = until("the event to wait in the tier of 4 s", secs(20), async || {
+        failures(&pipeline, "retry.4s", &event.key()).await.pop()
+    })
+    .await;
+    let [gateway, processor, router] = &mut roles;
+    router.terminate().await;
+
+    let tiers = ("SLUICE__RETRY__TIERS", "1s");
+    let mut create = pipeline.command(&["topics", "create"]);
+    assert!(create.env(tiers.0, tiers.1).output().unwrap().status.success());
+    let mut router = pipeline.start("retry-router", "a", &[tiers]);
+    router.ready().await;
+    until("the event to come through", secs(30), async || {
+        (processed(&pipeline, &event.key()).await.len() == 1).then_some(())
+    })
+    .await;
+    let calls = calls(&api, &object(&event));
+    assert_eq!(calls.len(), 2);
+    let due_at: i64 =
+        String::from_utf8_lossy(&waiting.raw.headers["sluice-due-at"]).parse().unwrap();
+    assert!(calls[1].at >= due_at, "not early for all that: {due_at} {calls:?}");
+    router.terminate().await;
+    gateway.terminate().await;
+    processor.terminate().await;
 }

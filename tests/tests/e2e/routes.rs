@@ -32,8 +32,12 @@ async fn a_routed_topic_has_exactly_the_matching_events_whatever_dies() {
     processor.ready().await;
 
     let here = Samples::stripe();
-    let there =
-        Samples::of("other", "stripe", sluice_tests::sluice::STRIPE_SECRET, &serde_json::Value::Null);
+    let there = Samples::of(
+        "other",
+        "stripe",
+        sluice_tests::sluice::STRIPE_SECRET,
+        &serde_json::Value::Null,
+    );
     let types = ["payment_intent.succeeded", "charge.refunded", "payout.paid", "customer.created"];
     let event = |seed: u64| -> Webhook {
         let samples = if seed.is_multiple_of(5) { &there } else { &here };
@@ -45,7 +49,8 @@ async fn a_routed_topic_has_exactly_the_matching_events_whatever_dies() {
         let part = (round * share..(round + 1) * share).map(event).collect();
         sender.store(&[gateway.url()], part).await;
         until("the processor to have begun with this part", secs(60), async || {
-            let done = read::records::<ProcessedEvent>(&cluster, &pipeline.topic("processed")).await.len();
+            let done =
+                read::records::<ProcessedEvent>(&cluster, &pipeline.topic("processed")).await.len();
             (done as u64 > round * share).then_some(())
         })
         .await;
@@ -65,10 +70,16 @@ async fn a_routed_topic_has_exactly_the_matching_events_whatever_dies() {
         assert_eq!(map.len(), number, "each event once");
         map
     };
-    let matching = |event: &ProcessedEvent| event.source == STRIPE && event.kind.starts_with("payment.");
+    let matching =
+        |event: &ProcessedEvent| event.source == STRIPE && event.kind.starts_with("payment.");
     let (wanted, others): (BTreeMap<_, _>, BTreeMap<_, _>) =
         by_key(account.processed).into_iter().partition(|(_, event)| matching(event));
-    assert!(wanted.len() > 100 && others.len() > 100, "control: {} and {}", wanted.len(), others.len());
+    assert!(
+        wanted.len() > 100 && others.len() > 100,
+        "control: {} and {}",
+        wanted.len(),
+        others.len()
+    );
     assert_eq!(by_key(routed), wanted, "the same values, field by field");
     gateway.terminate().await;
     processor.ready().await;

@@ -27,8 +27,12 @@ async fn a_subject_that_holds_something_incompatible_is_refused() {
     assert!(before.iter().all(|(_, state)| state == "not registered"), "{before:?}");
 
     // What another team, or a later version, could have put there: a field that every reader needs.
-    let mut changed: Value = serde_json::from_str(RecordKind::ProcessedEvent.schema_text()).unwrap();
-    changed["fields"].as_array_mut().unwrap().push(json!({"name": "needed_by_others", "type": "string"}));
+    let mut changed: Value =
+        serde_json::from_str(RecordKind::ProcessedEvent.schema_text()).unwrap();
+    changed["fields"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"name": "needed_by_others", "type": "string"}));
     let subject = format!("{}-value", pipeline.topic("processed"));
     let url = format!("{}/subjects/{subject}/versions", cluster.registry);
     let http = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -36,7 +36,8 @@ currency_pointer = "/currency"
 
 /// A request of ACME's, signed here and not by the code under test.
 fn acme(id: &str, order: &str) -> Webhook {
-    let body = json!({"id": id, "type": "order.paid", "order": order, "amount": 1250, "currency": "eur"});
+    let body =
+        json!({"id": id, "type": "order.paid", "order": order, "amount": 1250, "currency": "eur"});
     let body = body.to_string();
     let time = (now_ms() / 1000).to_string();
     let mut mac = Hmac::<Sha256>::new_from_slice(ACME_SECRET.as_bytes()).unwrap();
@@ -110,12 +111,18 @@ async fn every_provider_comes_through_in_common_terms() {
     };
     for (webhook, provider) in [(&standard, "standard-webhooks"), (&svix, "svix")] {
         let event = found(&webhook.key());
-        assert_eq!((event.provider.as_str(), event.event_type.as_str()), (provider, "invoice.settled"));
+        assert_eq!(
+            (event.provider.as_str(), event.event_type.as_str()),
+            (provider, "invoice.settled")
+        );
         assert_eq!(event.kind, "provider.invoice.settled");
         assert_eq!(event.payload, webhook.body);
     }
     let event = found(&paid.key());
-    assert_eq!((event.kind.as_str(), event.currency.as_deref()), ("payment.succeeded", Some("EUR")));
+    assert_eq!(
+        (event.kind.as_str(), event.currency.as_deref()),
+        ("payment.succeeded", Some("EUR"))
+    );
     assert!(event.amount_minor.is_some_and(|amount| amount > 0) && event.object_id.is_some());
     let event = found(&unmapped.key());
     assert_eq!(event.kind, "provider.terminal.reader.action_failed");
@@ -123,14 +130,21 @@ async fn every_provider_comes_through_in_common_terms() {
     // Verified money is never dropped for its shape.
     let digest = hex::encode(<Sha256 as sha2::Digest>::digest(&shapeless.body));
     let event = found(&format!("{STRIPE}:sha256:{digest}"));
-    assert_eq!((event.kind.as_str(), event.payload.as_slice()), ("provider.unknown", &shapeless.body[..]));
+    assert_eq!(
+        (event.kind.as_str(), event.payload.as_slice()),
+        ("provider.unknown", &shapeless.body[..])
+    );
 
     let event = found("acme:evt-0");
     assert_eq!((event.kind.as_str(), event.amount_minor), ("provider.order.paid", Some(1250)));
     assert_eq!(event.currency.as_deref(), Some("EUR"));
-    assert_eq!((event.object_id.as_deref(), event.tenant.as_deref()), (Some("order-7"), Some("acme-gmbh")));
+    assert_eq!(
+        (event.object_id.as_deref(), event.tenant.as_deref()),
+        (Some("order-7"), Some("acme-gmbh"))
+    );
     // All events of one object lie in one partition, in the order they came in.
-    let mut of_order: Vec<_> = account.processed.iter().filter(|read| read.value.source == "acme").collect();
+    let mut of_order: Vec<_> =
+        account.processed.iter().filter(|read| read.value.source == "acme").collect();
     of_order.sort_by_key(|read| read.raw.offset);
     assert!(of_order.iter().all(|read| read.raw.partition == of_order[0].raw.partition));
     let ids: Vec<&str> = of_order.iter().map(|read| read.value.event_id.as_str()).collect();

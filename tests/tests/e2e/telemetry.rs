@@ -70,12 +70,14 @@ async fn one_trace_leads_from_the_request_through_every_attempt_to_the_outcome()
         ("OTEL_BSP_SCHEDULE_DELAY", "100"),
         ("NO_PROXY", "127.0.0.1"),
     ];
-    let mut roles = ["gateway", "processor", "retry-router"].map(|role| pipeline.start(role, "a", &env));
+    let mut roles =
+        ["gateway", "processor", "retry-router"].map(|role| pipeline.start(role, "a", &env));
     for role in &mut roles {
         role.ready().await;
     }
     let samples = Samples::of("thin", "stripe", STRIPE_SECRET, &Value::Null);
-    let (traced, plain) = (samples.event(1).header("traceparent", &traceparent()), samples.event(2));
+    let (traced, plain) =
+        (samples.event(1).header("traceparent", &traceparent()), samples.event(2));
     api.script(&traced.event_id, vec![Reply::status(503), Reply::status(503), Reply::status(200)]);
     Sender::new().store(&[roles[0].url()], vec![traced.clone(), plain.clone()]).await;
 
@@ -89,19 +91,29 @@ async fn one_trace_leads_from_the_request_through_every_attempt_to_the_outcome()
     };
     let (trace, last) = outcome(&traced.key());
     assert_eq!(trace, TRACE);
-    let spans = until("every span of the trace", secs(20), async || {
+    // A transaction that was aborted and done again leaves its attempt's span twice, so more is no mistake.
+    let spans = until("the trace from the outcome back to the sender", secs(20), async || {
         let spans = collector.trace(TRACE);
-        (spans.len() >= 4).then_some(spans)
+        let parent = |id: &str| spans.iter().find(|span| span.id == id).map(|span| &span.parent);
+        let mut at = Some(&last);
+        while let Some(id) = at.filter(|id| *id != CLIENT_SPAN) {
+            at = parent(id);
+        }
+        at.is_some().then_some(spans.clone())
     })
     .await;
-    assert_eq!(spans.len(), 4, "{spans:#?}");
 
     // From the outcome back to the sender, parent by parent.
     let find = |id: &str| -> &Span {
-        spans.iter().find(|span| span.id == id).unwrap_or_else(|| panic!("no span {id}: {spans:#?}"))
+        spans
+            .iter()
+            .find(|span| span.id == id)
+            .unwrap_or_else(|| panic!("no span {id}: {spans:#?}"))
     };
     let mut span = find(&last);
-    for (attempt, result) in [("3", "processed"), ("2", "hydrate_status_503"), ("1", "hydrate_status_503")] {
+    for (attempt, result) in
+        [("3", "processed"), ("2", "hydrate_status_503"), ("1", "hydrate_status_503")]
+    {
         assert_eq!((span.service.as_str(), span.name.as_str()), ("sluice-processor", "process"));
         assert_eq!(span.attributes["sluice.attempt"], attempt);
         assert_eq!(span.attributes["sluice.outcome"], result);
@@ -121,8 +133,7 @@ async fn one_trace_leads_from_the_request_through_every_attempt_to_the_outcome()
         (spans.len() >= 2).then_some(spans)
     })
     .await;
-    assert_eq!(spans.len(), 2, "{spans:#?}");
-    assert_eq!(spans.iter().filter(|span| span.parent.is_empty()).count(), 1);
+    assert_eq!(spans.iter().filter(|span| span.parent.is_empty()).count(), 1, "{spans:#?}");
     for mut role in roles {
         role.terminate().await;
     }

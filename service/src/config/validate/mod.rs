@@ -39,11 +39,7 @@ struct Rules {
 
 impl Rules {
     fn refuse(&mut self, key: impl Into<String>, message: impl Into<String>) {
-        self.problems.push(Problem {
-            place: None,
-            key: key.into(),
-            message: message.into(),
-        });
+        self.problems.push(Problem { place: None, key: key.into(), message: message.into() });
     }
 
     fn require(&mut self, holds: bool, key: impl Into<String>, message: impl Into<String>) {
@@ -54,20 +50,14 @@ impl Rules {
 
     fn range<T: PartialOrd + Display>(&mut self, key: impl Into<String>, value: T, min: T, max: T) {
         if value < min || value > max {
-            self.refuse(
-                key,
-                format!("{value} is out of range; allowed is {min} to {max}"),
-            );
+            self.refuse(key, format!("{value} is out of range; allowed is {min} to {max}"));
         }
     }
 
     fn span(&mut self, key: impl Into<String>, value: Duration, min: Duration, max: Duration) {
         if value < min || value > max {
             let [value, min, max] = [value, min, max].map(format_duration);
-            self.refuse(
-                key,
-                format!("{value} is out of range; allowed is {min} to {max}"),
-            );
+            self.refuse(key, format!("{value} is out of range; allowed is {min} to {max}"));
         }
     }
 
@@ -93,16 +83,12 @@ fn is_name_char(c: char) -> bool {
 
 /// Never repeats the URL: it may hold a password.
 fn check_url(url: &str) -> Result<(), &'static str> {
-    let uri: Uri = url
-        .parse()
-        .map_err(|_| "this is not a URL; write http://HOST:PORT/PATH or https://…")?;
+    let uri: Uri =
+        url.parse().map_err(|_| "this is not a URL; write http://HOST:PORT/PATH or https://…")?;
     if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
         return Err("a URL must begin with http:// or https:// and name a host");
     }
-    if uri
-        .authority()
-        .is_some_and(|authority| authority.as_str().contains('@'))
-    {
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err("a URL must not hold a user or password; use the keys for secret references");
     }
     Ok(())
@@ -114,11 +100,7 @@ impl Config {
     /// `Config::load` has asked already; this is for configurations built in code.
     pub fn validate(&self) -> Vec<Problem> {
         let problems = self.validate_values();
-        if problems.is_empty() {
-            self.validate_relations()
-        } else {
-            problems
-        }
+        if problems.is_empty() { self.validate_relations() } else { problems }
     }
 
     pub(super) fn validate_values(&self) -> Vec<Problem> {
@@ -144,11 +126,7 @@ impl Config {
         let registry = &self.registry;
         rules.require(
             registry.username.is_some() == registry.password.is_some(),
-            if registry.username.is_some() {
-                "registry.username"
-            } else {
-                "registry.password"
-            },
+            if registry.username.is_some() { "registry.username" } else { "registry.password" },
             "set both username and password, or neither",
         );
         rules.problems
@@ -176,12 +154,7 @@ impl Config {
             }
         }
         rules.url("registry.url", &self.registry.url);
-        rules.span(
-            "registry.timeout",
-            self.registry.timeout,
-            10 * MILLISECOND,
-            5 * MINUTE,
-        );
+        rules.span("registry.timeout", self.registry.timeout, 10 * MILLISECOND, 5 * MINUTE);
     }
 
     fn topics_values(&self, rules: &mut Rules) {
@@ -193,18 +166,8 @@ impl Config {
             "a prefix has at most 209 characters of letters, digits, `.`, `_` and `-`",
         );
         rules.range("topics.partitions", topics.partitions, 1, 10_000);
-        rules.range(
-            "topics.replication_factor",
-            topics.replication_factor,
-            1,
-            100,
-        );
-        rules.range(
-            "topics.min_insync_replicas",
-            topics.min_insync_replicas,
-            1,
-            100,
-        );
+        rules.range("topics.replication_factor", topics.replication_factor, 1, 100);
+        rules.range("topics.min_insync_replicas", topics.min_insync_replicas, 1, 100);
         for (key, retention) in [
             ("raw_retention", topics.raw_retention),
             ("processed_retention", topics.processed_retention),
@@ -244,13 +207,7 @@ impl Config {
         let span = |rules: &mut Rules, key: &str, value, min, max| {
             rules.span(format!("gateway.{key}"), value, min, max);
         };
-        span(
-            rules,
-            "ack_timeout",
-            gateway.ack_timeout,
-            10 * MILLISECOND,
-            MINUTE,
-        );
+        span(rules, "ack_timeout", gateway.ack_timeout, 10 * MILLISECOND, MINUTE);
         span(
             rules,
             "header_read_timeout",
@@ -258,49 +215,17 @@ impl Config {
             10 * MILLISECOND,
             5 * MINUTE,
         );
-        span(
-            rules,
-            "body_read_timeout",
-            gateway.body_read_timeout,
-            10 * MILLISECOND,
-            5 * MINUTE,
-        );
-        span(
-            rules,
-            "shutdown_timeout",
-            gateway.shutdown_timeout,
-            10 * MILLISECOND,
-            10 * MINUTE,
-        );
+        span(rules, "body_read_timeout", gateway.body_read_timeout, 10 * MILLISECOND, 5 * MINUTE);
+        span(rules, "shutdown_timeout", gateway.shutdown_timeout, 10 * MILLISECOND, 10 * MINUTE);
         span(rules, "linger", gateway.linger, Duration::ZERO, SECOND);
-        rules.range(
-            "gateway.max_body",
-            gateway.max_body,
-            ByteSize(1),
-            ByteSize::mib(15),
-        );
+        rules.range("gateway.max_body", gateway.max_body, ByteSize(1), ByteSize::mib(15));
         rules.range("gateway.max_headers", gateway.max_headers, 1, 1_000);
         // The HTTP library needs 8 KiB of buffer.
         let head = (ByteSize::kib(8), ByteSize::mib(1));
-        rules.range(
-            "gateway.max_header_bytes",
-            gateway.max_header_bytes,
-            head.0,
-            head.1,
-        );
-        rules.range(
-            "gateway.max_connections",
-            gateway.max_connections,
-            1,
-            1_000_000,
-        );
+        rules.range("gateway.max_header_bytes", gateway.max_header_bytes, head.0, head.1);
+        rules.range("gateway.max_connections", gateway.max_connections, 1, 1_000_000);
         let queue = (ByteSize::mib(1), ByteSize::mib(2_000));
-        rules.range(
-            "gateway.queue_max_bytes",
-            gateway.queue_max_bytes,
-            queue.0,
-            queue.1,
-        );
+        rules.range("gateway.queue_max_bytes", gateway.queue_max_bytes, queue.0, queue.1);
     }
 
     fn gateway_relations(&self, rules: &mut Rules) {
@@ -308,10 +233,7 @@ impl Config {
         rules.require(
             gateway.queue_max_bytes.0 >= gateway.max_body.0.saturating_mul(2),
             "gateway.queue_max_bytes",
-            format!(
-                "must be at least twice gateway.max_body ({})",
-                gateway.max_body
-            ),
+            format!("must be at least twice gateway.max_body ({})", gateway.max_body),
         );
         rules.require(
             gateway.linger < gateway.ack_timeout,

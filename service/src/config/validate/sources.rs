@@ -35,50 +35,25 @@ impl Config {
                     "a tenant has 1 to 128 bytes and no control characters",
                 );
             }
-            rules.require(
-                source.settings.is_object(),
-                key("settings"),
-                "expected a table",
-            );
+            rules.require(source.settings.is_object(), key("settings"), "expected a table");
             refuse_secret_settings(rules, &key("settings"), &source.settings);
             let Some(hydrate) = &source.hydrate else {
                 continue;
             };
             check_placeholders(rules, key("hydrate.url"), &hydrate.url);
-            rules.span(
-                key("hydrate.timeout"),
-                hydrate.timeout,
-                10 * MILLISECOND,
-                MINUTE,
-            );
+            rules.span(key("hydrate.timeout"), hydrate.timeout, 10 * MILLISECOND, MINUTE);
             rules.range(key("hydrate.concurrency"), hydrate.concurrency, 1, 1_024);
-            rules.range(
-                key("hydrate.breaker_failures"),
-                hydrate.breaker_failures,
-                1,
-                10_000,
-            );
-            rules.span(
-                key("hydrate.breaker_reset"),
-                hydrate.breaker_reset,
-                10 * MILLISECOND,
-                DAY,
-            );
+            rules.range(key("hydrate.breaker_failures"), hydrate.breaker_failures, 1, 10_000);
+            rules.span(key("hydrate.breaker_reset"), hydrate.breaker_reset, 10 * MILLISECOND, DAY);
         }
     }
 
     pub(super) fn source_relations(&self, rules: &mut Rules) {
         for (index, source) in self.sources.iter().enumerate() {
-            if self.sources[..index]
-                .iter()
-                .any(|other| other.name == source.name)
-            {
+            if self.sources[..index].iter().any(|other| other.name == source.name) {
                 rules.refuse(
                     format!("source.{index}.name"),
-                    format!(
-                        "there is another source `{}`; names are unique",
-                        source.name
-                    ),
+                    format!("there is another source `{}`; names are unique", source.name),
                 );
             }
             let key = format!("source.{index}.retry");
@@ -89,13 +64,8 @@ impl Config {
                 "each tier must be longer than the one before it",
             );
             if let Some(unknown) = tiers.iter().find(|tier| !self.retry.tiers.contains(tier)) {
-                let known: Vec<String> = self
-                    .retry
-                    .tiers
-                    .iter()
-                    .copied()
-                    .map(format_duration)
-                    .collect();
+                let known: Vec<String> =
+                    self.retry.tiers.iter().copied().map(format_duration).collect();
                 rules.refuse(
                     key,
                     format!(
@@ -116,21 +86,10 @@ fn refuse_secret_settings(rules: &mut Rules, path: &str, settings: &serde_json::
     };
     for (name, value) in table {
         let path = format!("{path}.{name}");
-        let secret = [
-            "secret",
-            "secrets",
-            "password",
-            "token",
-            "private_key",
-            "api_key",
-        ]
-        .iter()
-        .any(|end| name.to_ascii_lowercase().ends_with(end));
-        if secret
-            && value
-                .as_str()
-                .is_some_and(|text| text.parse::<SecretRef>().is_err())
-        {
+        let secret = ["secret", "secrets", "password", "token", "private_key", "api_key"]
+            .iter()
+            .any(|end| name.to_ascii_lowercase().ends_with(end));
+        if secret && value.as_str().is_some_and(|text| text.parse::<SecretRef>().is_err()) {
             rules.refuse(
                 path,
                 "secrets do not belong among the settings; list them under the source's `secrets` as \"env:NAME\" or \"file:PATH\"",
@@ -169,11 +128,7 @@ fn check_placeholders(rules: &mut Rules, key: String, url: &str) {
             key,
             "the URL needs {object_id} or {event_id}, or every event fetches the same",
         );
-    } else if url
-        .split('/')
-        .nth(2)
-        .is_some_and(|authority| authority.contains('{'))
-    {
+    } else if url.split('/').nth(2).is_some_and(|authority| authority.contains('{')) {
         rules.refuse(key, "placeholders belong in the path or query, not in the host: an event must not choose where the token is sent");
     }
 }

@@ -88,12 +88,7 @@ fn topics() {
 
 #[test]
 fn gateway_and_management() {
-    key(
-        "gateway",
-        "listen",
-        "\"localhost:8080\"",
-        "\"127.0.0.1:8081\"",
-    );
+    key("gateway", "listen", "\"localhost:8080\"", "\"127.0.0.1:8081\"");
     key("gateway", "ack_timeout", "\"0s\"", "\"10ms\"");
     key("gateway", "max_body", "\"16MiB\"", "\"15MiB\"");
     key("gateway", "max_headers", "0", "1");
@@ -108,18 +103,8 @@ fn gateway_and_management() {
     key("gateway", "shutdown_timeout", "\"3s\"", "\"4s\"");
     key("gateway", "rate_limit", "\"0/s\"", "\"1/s\"");
     key("gateway", "rate_limit_per_address", "\"fast\"", "\"100/s\"");
-    key(
-        "gateway",
-        "trusted_proxies",
-        "[\"10.0.0.0/33\"]",
-        "[\"10.0.0.0/8\"]",
-    );
-    key(
-        "management",
-        "listen",
-        "\"127.0.0.1:8080\"",
-        "\"127.0.0.1:0\"",
-    );
+    key("gateway", "trusted_proxies", "[\"10.0.0.0/33\"]", "[\"10.0.0.0/8\"]");
+    key("management", "listen", "\"127.0.0.1:8080\"", "\"127.0.0.1:0\"");
     rule(
         "[gateway]\nlinger = \"20ms\"\nack_timeout = \"20ms\"",
         "gateway.linger",
@@ -148,12 +133,7 @@ fn workers_of_both_roles() {
     }
     key("processor", "dedup_window", "\"0s\"", "\"10s\"");
     key("retry", "look_ahead", "0", "1");
-    key(
-        "retry",
-        "group",
-        "\"sluice-processor\"",
-        "\"sluice-retry-2\"",
-    );
+    key("retry", "group", "\"sluice-processor\"", "\"sluice-retry-2\"");
 }
 
 #[test]
@@ -185,11 +165,7 @@ fn routes() {
         "did you mean `stripe-live`?",
         &good,
     );
-    rule(
-        &route("sources = []"),
-        "processor.route.0.topic: this key is required",
-        &good,
-    );
+    rule(&route("sources = []"), "processor.route.0.topic: this key is required", &good);
 }
 
 #[test]
@@ -204,34 +180,18 @@ fn sources() {
         "sluice.toml:5: source.1.name: there is another source `a`",
         &(named("a") + &named("b")),
     );
-    rule(
-        "[[source]]\nname = \"a\"\nprovider = \"\"",
-        "source.0.provider",
-        &named("a"),
-    );
-    source(
-        "tolerance = \"0s\"",
-        "source.0.tolerance",
-        "tolerance = \"5m\"",
-    );
+    rule("[[source]]\nname = \"a\"\nprovider = \"\"", "source.0.provider", &named("a"));
+    source("tolerance = \"0s\"", "source.0.tolerance", "tolerance = \"5m\"");
     source("tenant = \"\"", "source.0.tenant", "tenant = \"acme\"");
     source("allow_ips = [\"x\"]", "CIDR", "allow_ips = [\"10.0.0.1\"]");
-    source(
-        "rate_limit = \"x\"",
-        "COUNT/UNIT",
-        "rate_limit = \"1000/m\"",
-    );
+    source("rate_limit = \"x\"", "COUNT/UNIT", "rate_limit = \"1000/m\"");
     source("settings = 1", "source.0.settings", "settings = { x = 1 }");
     source(
         "settings = { api_key = \"topsecret\" }",
         "source.0.settings.api_key",
         "settings = { api_key = \"env:KEY\" }",
     );
-    source(
-        "retry = [\"3m\"]",
-        "there is no tier 3m",
-        "retry = [\"1m\", \"4m\"]",
-    );
+    source("retry = [\"3m\"]", "there is no tier 3m", "retry = [\"1m\", \"4m\"]");
     source("retry = [\"2m\", \"1m\"]", "longer than", "retry = []");
 }
 
@@ -266,12 +226,7 @@ fn hydration() {
 
 #[test]
 fn telemetry() {
-    key(
-        "telemetry",
-        "log",
-        "\"sluice=loud\"",
-        "\"info,sluice=debug\"",
-    );
+    key("telemetry", "log", "\"sluice=loud\"", "\"info,sluice=debug\"");
     key("telemetry", "log_format", "\"xml\"", "\"json\"");
     key("telemetry", "otlp", "\"maybe\"", "true");
 }

@@ -15,13 +15,7 @@ impl Config {
                 processor.workers,
                 processor.max_batch,
             ),
-            (
-                "retry",
-                &retry.group,
-                &retry.instance,
-                retry.workers,
-                retry.max_batch,
-            ),
+            ("retry", &retry.group, &retry.instance, retry.workers, retry.max_batch),
         ] {
             rules.kafka_id(&format!("{role}.group"), group);
             if let Some(instance) = instance {
@@ -37,38 +31,13 @@ impl Config {
                 processor.transaction_timeout,
                 processor.session_timeout,
             ),
-            (
-                "retry",
-                retry.max_batch_time,
-                retry.transaction_timeout,
-                retry.session_timeout,
-            ),
+            ("retry", retry.max_batch_time, retry.transaction_timeout, retry.session_timeout),
         ] {
-            rules.span(
-                format!("{role}.max_batch_time"),
-                batch,
-                MILLISECOND,
-                10 * SECOND,
-            );
-            rules.span(
-                format!("{role}.transaction_timeout"),
-                transaction,
-                SECOND,
-                15 * MINUTE,
-            );
-            rules.span(
-                format!("{role}.session_timeout"),
-                session,
-                6 * SECOND,
-                30 * MINUTE,
-            );
+            rules.span(format!("{role}.max_batch_time"), batch, MILLISECOND, 10 * SECOND);
+            rules.span(format!("{role}.transaction_timeout"), transaction, SECOND, 15 * MINUTE);
+            rules.span(format!("{role}.session_timeout"), session, 6 * SECOND, 30 * MINUTE);
         }
-        rules.span(
-            "processor.dedup_window",
-            processor.dedup_window,
-            SECOND,
-            10 * YEAR,
-        );
+        rules.span("processor.dedup_window", processor.dedup_window, SECOND, 10 * YEAR);
         rules.range("retry.look_ahead", retry.look_ahead, 1, 1_000_000);
         rules.require(
             (1..=16).contains(&retry.tiers.len()),
@@ -123,12 +92,7 @@ impl Config {
                 processor.transaction_timeout,
                 processor.session_timeout,
             ),
-            (
-                "retry",
-                retry.max_batch_time,
-                retry.transaction_timeout,
-                retry.session_timeout,
-            ),
+            ("retry", retry.max_batch_time, retry.transaction_timeout, retry.session_timeout),
         ] {
             rules.require(
                 batch < transaction,
