@@ -26,6 +26,9 @@ use std::{
 /// Bound of one request to the brokers; requests are repeated until the deadline.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the thread waits for work at a time.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// Journal records handed over at a time.
 const CHUNK: usize = 200;
 
@@ -89,8 +92,7 @@ impl Opener {
     pub fn run(mut self, requests: &Receiver<OpenRequest>, answers: &SyncSender<Opening>) {
         loop {
             // Idle: wait for work. Busy: take what is there and go on reading.
-            let wait =
-                if self.active.is_empty() { Duration::from_secs(3600) } else { Duration::ZERO };
+            let wait = if self.active.is_empty() { IDLE } else { Duration::ZERO };
             let mut next = requests.recv_timeout(wait);
             let mut started = false;
             loop {
@@ -101,8 +103,22 @@ impl Opener {
                 }
                 next = requests.recv_timeout(Duration::ZERO);
             }
+            if self.active.is_empty() {
+                self.discard_events();
+            }
             if self.step(started, answers).is_none() {
                 return;
+            }
+        }
+    }
+
+    /// Takes what the idle clients report, which would pile up in them during an outage.
+    fn discard_events(&self) {
+        for client in [&self.stable, &self.uncommitted] {
+            for _ in 0..CHUNK {
+                if client.poll(Duration::ZERO).is_none() {
+                    break;
+                }
             }
         }
     }
