@@ -1,7 +1,7 @@
 //! What must hold between the journal and the group's offsets before a lane may be worked. Going on
 //! against a contradiction would forget originals and emit their duplicates.
 
-use crate::logic::Rules;
+use crate::rules::Rules;
 use sluice_kafka::worker::{LaneFacts, Refusal, TopicPartition};
 
 /// Refuses a lane whose journal and offsets contradict each other; the text names the way out.

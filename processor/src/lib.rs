@@ -3,6 +3,7 @@
 //!
 //! * [`dedup`]: the rule, its state and journal.
 //! * [`logic`]: what becomes of each record; pure. `check` and `normalise` are parts of it.
+//! * [`rules`]: what the configuration means to it.
 //! * [`emit`], [`route`]: the records written.
 //! * [`failure`]: why an attempt failed.
 //! * [`hydrate`]: fetching the full object over HTTP, the built-in step.
@@ -17,6 +18,7 @@ pub mod hydrate;
 pub mod logic;
 mod normalise;
 pub mod route;
+pub mod rules;
 mod run;
 pub mod step;
 

@@ -12,25 +12,22 @@ use crate::{
         ChainId, KeyHash,
         block::DedupBlock,
         index::OriginalIndex,
-        state::{Decision, Horizons, PartitionState},
+        state::{Decision, PartitionState},
     },
     emit::Emitter,
     failure::Failure,
     normalise::normalise,
-    step::{Extra, Step},
+    rules::Rules,
+    step::Extra,
 };
 use sluice_kafka::topics::MAX_MESSAGE_BYTES;
 use sluice_kafka::worker::{
     JournalRecord, LaneFacts, Logic, Output, Planned, Record, Refusal, TopicPartition, start_offset,
 };
-use sluice_providers::Normalise;
 use sluice_schemas::{
     AttemptError, DecodeError, FailedEvent, ProcessedEvent, RawWebhook, SchemaStore,
 };
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Attempts whose errors travel with an event; an operator may requeue more often than that.
 const MAX_ERRORS: usize = 100;
@@ -38,25 +35,6 @@ const MAX_ERRORS: usize = 100;
 /// Bytes of an original kept in a failure: what the gateway accepts always fits. A larger one, which only
 /// another writer can have made, is cut, so that the failure itself still fits a record.
 const MAX_KEPT_VALUE: usize = MAX_MESSAGE_BYTES as usize - (256 << 10);
-
-/// What the logic needs to know; the same for every worker of a process.
-#[derive(Debug)]
-pub struct Rules {
-    /// `webhooks.raw`
-    pub raw: Arc<str>,
-    /// `webhooks.due`
-    pub due: Arc<str>,
-    /// `webhooks.dedup`
-    pub dedup: Arc<str>,
-    /// Consumer group, for messages.
-    pub group: String,
-    /// How long things are remembered.
-    pub horizons: Horizons,
-    /// Readers of payloads by source name.
-    pub normalisers: HashMap<String, Box<dyn Normalise>>,
-    /// Steps, in order.
-    pub steps: Vec<Box<dyn Step>>,
-}
 
 /// Work that needs I/O.
 #[derive(Debug)]

@@ -5,8 +5,9 @@ use crate::{
     emit::{Attempt, Emitter},
     failure::Failure,
     hydrate::Hydrate,
-    logic::{Answer, Counts, Job, ProcessorLogic, Rules},
+    logic::{Answer, Counts, Job, ProcessorLogic},
     route::Route,
+    rules::Rules,
     step::Step,
 };
 use anyhow::Context;

@@ -8,8 +8,9 @@ use sluice_kafka::worker::{
 use sluice_processor::{
     dedup::{block::DedupBlock, index::MemoryIndex, state::Horizons},
     emit::Emitter,
-    logic::{ProcessorLogic, Rules},
+    logic::ProcessorLogic,
     route::Route,
+    rules::Rules,
 };
 use sluice_schemas::*;
 use std::{collections::HashMap, sync::Arc};

@@ -1,6 +1,7 @@
 //! Drives a [`Machine`] with librdkafka: one thread, one consumer, one transactional producer.
 
 use super::{
+    clock,
     context::{InputsOf, Rebalanced, WorkerContext, list},
     logic::Logic,
     machine::{Machine, MachineSettings},
@@ -24,7 +25,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 /// Records taken in one poll round.
@@ -313,7 +314,7 @@ where
     }
 
     fn now(&self) -> i64 {
-        now().saturating_add(self.clock_offset)
+        clock::now().saturating_add(self.clock_offset)
     }
 
     /// What other threads have answered.
@@ -513,12 +514,6 @@ where
         }));
         self.jobs = Some(task.abort_handle());
     }
-}
-
-/// Milliseconds since the epoch, by this computer's clock.
-pub(super) fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn to_record(message: &BorrowedMessage<'_>, last: Option<&Record>) -> Record {

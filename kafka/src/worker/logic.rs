@@ -1,35 +1,6 @@
 //! What a role adds to the worker.
 
-use super::types::{JournalRecord, Output, Record, TopicPartition};
-
-/// What is known of one input of a lane when it is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct InputFacts {
-    /// Which input.
-    pub tp: TopicPartition,
-    /// The group's committed offset (stable: no transaction is pending on it).
-    pub committed: Option<i64>,
-    /// Log start offset.
-    pub low: i64,
-    /// High watermark.
-    pub high: i64,
-}
-
-/// What is known of a lane's journal when it is opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JournalFacts {
-    /// High watermark to which it was read. 0 means that nothing was ever written.
-    pub high: i64,
-}
-
-/// What was found when a lane was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LaneFacts {
-    /// Inputs, the subscribed one first.
-    pub inputs: Vec<InputFacts>,
-    /// The journal, for roles that have one.
-    pub journal: Option<JournalFacts>,
-}
+use super::types::{InputFacts, JournalRecord, LaneFacts, Output, Record, TopicPartition};
 
 /// A lane that must not be worked: going on would lose or repeat events. The text names the way out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

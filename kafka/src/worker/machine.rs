@@ -15,8 +15,11 @@
 
 use super::{
     lane::{self, Input, Lane},
-    logic::{LaneFacts, Logic, Planned},
-    types::{Action, Event, ExitReason, JournalRecord, Output, Record, TopicPartition, TxnError},
+    logic::{Logic, Planned},
+    types::{
+        Action, Event, ExitReason, JournalRecord, LaneFacts, Output, Record, TopicPartition,
+        TxnError,
+    },
 };
 use std::collections::{BTreeMap, VecDeque};
 

@@ -22,8 +22,9 @@
 //! * [`types`]: records, outputs, events, actions, outcomes.
 //! * [`logic`]: the trait that the roles implement.
 //! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
-//! * [`driver`], `context`, `restore`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks.
+//! * [`driver`], `context`, `restore`, `producer`, `native`, `clock`, [`watchdog`]: librdkafka, threads, clocks.
 
+mod clock;
 mod context;
 pub mod driver;
 mod lane;
@@ -38,8 +39,9 @@ pub mod types;
 pub mod watchdog;
 
 pub use driver::{Host, Report, Subscription, WorkerOptions, run};
-pub use logic::{InputFacts, JournalFacts, LaneFacts, Logic, Planned, Refusal, start_offset};
+pub use logic::{Logic, Planned, Refusal, start_offset};
 pub use machine::{Machine, MachineSettings};
 pub use types::{
-    Action, Event, ExitReason, JournalRecord, Output, Record, TopicPartition, TxnError,
+    Action, Event, ExitReason, InputFacts, JournalFacts, JournalRecord, LaneFacts, Output, Record,
+    TopicPartition, TxnError,
 };

@@ -1,7 +1,7 @@
 //! The transactional producer: every call's outcome as a type.
 
 use super::{
-    native,
+    clock, native,
     types::{Output, TopicPartition, TxnError},
 };
 use crate::client::{ClientSettings, TransactionalOptions, complain};
@@ -60,7 +60,7 @@ impl ProducerContext for Reports {
                 }
                 if let Timestamp::LogAppendTime(stamped) = message.timestamp() {
                     // Stamped after the transaction began and before the acknowledgement arrived.
-                    let (least, largest) = (stamped - super::driver::now(), stamped - state.begun);
+                    let (least, largest) = (stamped - clock::now(), stamped - state.begun);
                     let (known_least, known_largest) = state.clock.unwrap_or((least, largest));
                     state.clock = Some((known_least.max(least), known_largest.min(largest)));
                 }
@@ -101,7 +101,7 @@ impl TxnProducer {
 
     pub fn begin(&self) -> Result<(), TxnError> {
         *self.client.context().0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Deliveries { begun: super::driver::now(), ..Deliveries::default() };
+            Deliveries { begun: clock::now(), ..Deliveries::default() };
         self.client.begin_transaction().map_err(|error| self.classify("begin_transaction", &error))
     }
 

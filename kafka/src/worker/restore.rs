@@ -8,10 +8,7 @@
 //! transaction of a dead worker is still open below the end, the position waits for the coordinator to
 //! abort it, so the deadline without progress lies beyond the transaction time-out.
 
-use super::{
-    logic::{InputFacts, JournalFacts, LaneFacts},
-    types::{JournalRecord, TopicPartition},
-};
+use super::types::{InputFacts, JournalFacts, JournalRecord, LaneFacts, TopicPartition};
 use crate::client::{ClientSettings, Events, Isolation};
 use rdkafka::{
     Message, Offset, TopicPartitionList,

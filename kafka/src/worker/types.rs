@@ -1,6 +1,5 @@
 //! What flows between the state machine and whoever drives it.
 
-use super::logic::LaneFacts;
 use std::{fmt, sync::Arc};
 
 /// A topic and partition. Cloning is cheap.
@@ -84,6 +83,35 @@ pub struct JournalRecord {
     pub offset: i64,
     /// Its value.
     pub value: Vec<u8>,
+}
+
+/// What is known of one input of a lane when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InputFacts {
+    /// Which input.
+    pub tp: TopicPartition,
+    /// The group's committed offset (stable: no transaction is pending on it).
+    pub committed: Option<i64>,
+    /// Log start offset.
+    pub low: i64,
+    /// High watermark.
+    pub high: i64,
+}
+
+/// What is known of a lane's journal when it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalFacts {
+    /// High watermark to which it was read. 0 means that nothing was ever written.
+    pub high: i64,
+}
+
+/// What was found when a lane was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LaneFacts {
+    /// Inputs, the subscribed one first.
+    pub inputs: Vec<InputFacts>,
+    /// The journal, for roles that have one.
+    pub journal: Option<JournalFacts>,
 }
 
 /// How a transactional call failed. The distinction decides about money, so it is a type.

@@ -10,7 +10,8 @@ use sluice_processor::{
     dedup::{KeyHash, index::MemoryIndex, state::Horizons},
     emit::Emitter,
     failure::Failure,
-    logic::{Answer, Batch, Job, ProcessorLogic, Rules},
+    logic::{Answer, Batch, Job, ProcessorLogic},
+    rules::Rules,
     step::{Extra, Step},
 };
 use sluice_schemas::*;
