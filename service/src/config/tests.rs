@@ -29,7 +29,15 @@ fn nothing_configured_gives_sound_defaults() {
     assert_eq!(json(&config), json(&Config::default()));
     assert_eq!(config.validate(), []);
     assert_eq!(config.schema_cache_dir(), PathBuf::from("./data/schemas"));
-    assert_eq!(config.journal_retention(), Duration::from_secs(61 * 86_400));
+}
+
+#[test]
+fn the_journal_outlives_replays_and_dead_letters() {
+    let days = |days: u64| Duration::from_secs(days * 86_400);
+    let mut config = Config::default();
+    assert_eq!(config.journal_retention(), days(91), "a dead letter is kept for 90 days");
+    config.topics.dlq_retention = days(7);
+    assert_eq!(config.journal_retention(), days(61), "30 of raw, 30 of window");
 }
 
 #[test]
