@@ -250,7 +250,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             Err(error) => Outcome::Failed(undecodable(&error)),
             Ok(raw) => {
                 let attempt = event.attempt.saturating_add(1);
-                let mut processed = normalise(
+                let processed = normalise(
                     &self.rules.normalisers,
                     &raw,
                     event.raw_partition,
@@ -258,7 +258,6 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     event.replay,
                     attempt,
                 );
-                processed.attempts = attempt;
                 self.step(processed, raw, jobs)
             }
         };

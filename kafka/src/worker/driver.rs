@@ -38,6 +38,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// Restore answers in flight to the worker.
 const OPENINGS: usize = 16;
+/// Pause between two attempts to get a producer.
+const RECONNECT_PAUSE: Duration = Duration::from_millis(200);
 /// How long a lost producer is tried to be replaced before the process gives up.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(120);
 /// The abort of timed-out transactions runs this often on a broker by default
@@ -232,6 +234,9 @@ fn connect(
         if stop.load(Ordering::Acquire) {
             return Ok(None);
         }
+        // Usually the call itself has waited; where it fails at once, asking on without a pause would only
+        // add load.
+        std::thread::sleep(RECONNECT_PAUSE);
     }
 }
 

@@ -55,7 +55,8 @@ type KeyMap<V> = HashMap<KeyHash, V, BuildHasherDefault<KeyHasher>>;
 /// Width of an expiry bucket, ms: originals are forgotten an hour at a time.
 const BUCKET: i64 = 3_600_000;
 
-/// Originals in memory, about 70 bytes each. Expiry walks a list of keys per hour.
+/// Originals in memory: 55 to 110 bytes each by the layout of its maps and lists, depending on how full they
+/// are. Expiry walks a list of keys per hour.
 #[derive(Default, Clone)]
 pub struct MemoryIndex {
     /// The first original of a key. Nearly every key has only one.
