@@ -6,15 +6,18 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    commands::{config, dev, dlq, replay, roles, schemas, send, status, tail, topics, verify},
+    commands::{
+        config, dev, dlq, providers, replay, roles, schemas, send, status, tail, topics, verify,
+    },
     output::Format,
 };
 
 const AFTER_HELP: &str = "\
 Start here:
-  sluice dev                       a complete pipeline on this computer, with two sample sources
+  sluice dev                       a complete pipeline on this computer, with sample sources
   sluice send stripe --count 5     signed sample events for it
   sluice tail processed            what became of them
+  sluice providers                 which webhooks it understands
   sluice config default            every setting, explained
 
 The configuration is the file given by --config or SLUICE_CONFIG, else ./sluice.toml, else the
@@ -102,9 +105,12 @@ pub enum Command {
         #[command(subcommand)]
         command: config::Command,
     },
-    /// Check the signature of a saved request, offline
+    /// Check the signature of a saved request, or of many in the form of test vectors, offline
     #[command(after_help = verify::HELP)]
     Verify(verify::Args),
+    /// List the providers, or all about one
+    #[command(after_help = providers::HELP)]
+    Providers(providers::Args),
     /// List, show and requeue dead letters
     Dlq {
         /// What to do.

@@ -123,12 +123,13 @@ pub fn build_source(source: &SourceConfig) -> anyhow::Result<sluice_providers::S
         .into_iter()
         .map(|(reference, value)| Secret::new(reference.to_string(), value))
         .collect();
+    let settings = source.resolve_settings().map_err(usage)?;
     sluice_providers::build(SourceSpec {
         name: &source.name,
         provider: &source.provider,
         secrets,
         tolerance: source.tolerance,
-        settings: &source.settings,
+        settings: &settings,
     })
     .map_err(usage)
 }

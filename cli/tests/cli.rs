@@ -3,60 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Output, Stdio},
-};
+mod common;
 
+use std::{fs, process::Stdio};
+
+use common::{CONFIG, SECRET, folder, run, sluice, status, stderr, stdout};
 use serde_json::Value;
-use tempfile::TempDir;
-
-/// A signing secret, and a request that was signed with it at `SIGNED_AT` (Unix seconds).
-const SECRET: &str = "whsec_test_secret_of_the_command_line";
-const SIGNED_AT: &str = "1769860800";
-
-const CONFIG: &str = r#"
-[[source]]
-name = "shop"
-provider = "stripe"
-secrets = ["file:secret"]
-"#;
-
-fn folder() -> TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join("sluice.toml"), CONFIG).unwrap();
-    fs::write(folder.path().join("secret"), SECRET).unwrap();
-    folder
-}
-
-fn sluice(folder: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-    command.args(arguments).current_dir(folder).stdin(Stdio::null());
-    for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("SLUICE_") || name == "NO_COLOR" {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
-fn run(folder: &Path, arguments: &[&str]) -> Output {
-    sluice(folder, arguments).output().unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn status(output: &Output) -> i32 {
-    output.status.code().unwrap()
-}
 
 #[test]
 fn help_teaches_with_examples_and_states_the_exit_status() {
@@ -186,80 +138,6 @@ fn tools_find_the_configuration_of_dev_and_roles_do_not() {
     assert_eq!(status(&named), 0, "{}", stderr(&named));
 }
 
-/// A request of the source `shop`, signed by openssl's own HMAC, so that the check is not by our code.
-fn signed_request(body: &str, end: &str) -> Vec<u8> {
-    let mut openssl = Command::new("openssl")
-        .args(["dgst", "-sha256", "-hmac", SECRET, "-r"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    use std::io::Write;
-    let mut input = openssl.stdin.take().unwrap();
-    input.write_all(format!("{SIGNED_AT}.{body}").as_bytes()).unwrap();
-    drop(input);
-    let output = openssl.wait_with_output().unwrap();
-    let tag = stdout(&output).split(' ').next().unwrap().to_owned();
-    let head = [
-        "POST /webhooks/shop HTTP/1.1".to_owned(),
-        "Content-Type: application/json".to_owned(),
-        format!("Stripe-Signature: t={SIGNED_AT},v1={tag}"),
-        String::new(),
-        String::new(),
-    ];
-    let mut request = head.join(end).into_bytes();
-    request.extend_from_slice(body.as_bytes());
-    request
-}
-
-#[test]
-fn verify_accepts_what_is_signed_and_says_what_did_not_match() {
-    let folder = folder();
-    let body = r#"{"id":"evt_7","object":"event","type":"charge.refunded","data":{"object":{"id":"ch_1"}}}"#;
-    let file = folder.path().join("saved.http");
-    let verify = |extra: &[&str]| {
-        let mut arguments = vec!["verify", "--source", "shop", "--request", "saved.http"];
-        arguments.extend(extra);
-        run(folder.path(), &arguments)
-    };
-    for end in ["\n", "\r\n"] {
-        fs::write(&file, signed_request(body, end)).unwrap();
-        let accepted = verify(&["--now", SIGNED_AT]);
-        assert_eq!(status(&accepted), 0, "{}", stderr(&accepted));
-        let text = stdout(&accepted);
-        assert!(text.contains("accepted") && text.contains("shop:evt_7"), "{text}");
-        assert!(text.contains("file:secret") && !text.contains(SECRET), "{text}");
-    }
-    let stale = verify(&[]);
-    assert_eq!(status(&stale), 3);
-    assert!(stdout(&stale).contains(&format!("--now {SIGNED_AT}")), "{}", stdout(&stale));
-
-    let mut trailing = signed_request(body, "\n");
-    trailing.push(b'\n');
-    fs::write(&file, trailing).unwrap();
-    let edited = verify(&["--now", SIGNED_AT]);
-    assert_eq!(status(&edited), 3);
-    assert!(stdout(&edited).contains("without the line break"), "{}", stdout(&edited));
-
-    let altered = String::from_utf8(signed_request(body, "\n")).unwrap().replace("evt_7", "evt_8");
-    fs::write(&file, altered).unwrap();
-    let forged = verify(&["--now", SIGNED_AT, "--output", "json"]);
-    assert_eq!(status(&forged), 3);
-    let value: Value = serde_json::from_slice(&forged.stdout).unwrap();
-    assert_eq!(
-        (value["accepted"].as_bool(), value["reason"].as_str()),
-        (Some(false), Some("mismatch"))
-    );
-
-    fs::write(&file, "POST /webhooks/shop HTTP/1.1\nContent-Type: a/b\n\n{}").unwrap();
-    let unsigned = verify(&[]);
-    assert_eq!(status(&unsigned), 3);
-    assert!(stdout(&unsigned).contains("stripe-signature"), "{}", stdout(&unsigned));
-
-    fs::write(&file, "hello").unwrap();
-    assert_eq!(status(&verify(&[])), 2);
-}
-
 #[test]
 fn no_colour_means_no_escape_sequence_and_one_is_written_where_asked_for() {
     let folder = folder();
@@ -307,4 +185,86 @@ fn a_gateway_that_is_away_is_status_1_with_a_line_in_the_ledger() {
     assert_eq!(entry["kind"], "event");
     assert!(entry["status"].is_null() && entry["error"].is_string(), "{entry}");
     assert!(entry["event_key"].as_str().unwrap().starts_with("shop:evt_"), "{entry}");
+}
+
+#[test]
+fn providers_are_listed_and_told_in_full() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = run(folder.path(), &["providers"]);
+    assert_eq!(status(&list), 0, "{}", stderr(&list));
+    let text = stdout(&list);
+    assert!(text.starts_with("NAME") && text.contains("stripe") && text.contains("Generic HMAC"));
+    let one = run(folder.path(), &["providers", "stripe"]);
+    let text = stdout(&one);
+    for part in ["Stripe-Signature", "payment_intent.succeeded", "dispute.won", "[[source]]"] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    let json = run(folder.path(), &["providers", "hmac", "--output", "json"]);
+    let value: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let header = value["settings"].as_array().unwrap().iter().find(|s| s["name"] == "header");
+    assert_eq!(header.unwrap()["required"], true);
+    let unknown = run(folder.path(), &["providers", "strip"]);
+    assert_eq!(status(&unknown), 2);
+    assert!(stderr(&unknown).contains("known: stripe"), "{}", stderr(&unknown));
+}
+
+/// What `sluice providers` shows as the lines for sluice.toml is a configuration, its secret apart.
+#[test]
+fn the_example_of_every_provider_is_a_configuration() {
+    let folder = folder();
+    let list = run(folder.path(), &["providers", "--output", "json"]);
+    let mut checked = 0;
+    for line in stdout(&list).lines() {
+        let info: Value = serde_json::from_str(line).unwrap();
+        fs::write(folder.path().join("sluice.toml"), info["example"].as_str().unwrap()).unwrap();
+        let check = run(folder.path(), &["config", "check", "--output", "json"]);
+        let value: Value = serde_json::from_slice(&check.stdout).unwrap();
+        let problems = value["problems"].as_array().unwrap();
+        let only_the_secret =
+            problems.iter().all(|p| p["message"].as_str().unwrap().contains("SHOP_SECRET"));
+        assert!(only_the_secret, "{}: {problems:?}", info["name"]);
+        assert_eq!(problems.is_empty(), info["needs_secret"] == false, "{}", info["name"]);
+        checked += 1;
+    }
+    assert!(checked >= 4, "{checked}");
+}
+
+#[test]
+fn samples_are_listed_with_what_they_become() {
+    let folder = folder();
+    let list = run(folder.path(), &["send", "shop", "--list"]);
+    assert_eq!(status(&list), 0, "{}", stderr(&list));
+    let text = stdout(&list);
+    let row = text.lines().find(|line| line.starts_with("payment_intent.succeeded ")).unwrap();
+    assert!(row.ends_with("  payment.succeeded"), "{text}");
+    let json = run(folder.path(), &["send", "shop", "--list", "--output", "json"]);
+    let first: Value = serde_json::from_str(stdout(&json).lines().next().unwrap()).unwrap();
+    assert_eq!(first["kind"], "payment.succeeded");
+    // All types, one after the other; nothing listens, so the ledger has only what was made.
+    let arguments =
+        ["send", "shop", "--type", "all", "--count", "2", "--url", "http://127.0.0.1:1"];
+    let sent = run(folder.path(), &arguments);
+    assert_eq!((status(&sent), stdout(&sent).lines().count()), (1, 2));
+}
+
+#[test]
+fn config_check_reports_every_source_that_its_provider_refuses() {
+    let folder = folder();
+    let sources = "\
+        [[source]]\nname = 'a'\nprovider = 'hmac'\nsecrets = ['file:secret']\n\
+        [[source]]\nname = 'b'\nprovider = 'hmac'\nsecrets = ['file:absent']\n\
+        [[source]]\nname = 'c'\nprovider = 'stripe'\nsecrets = ['file:secret']\nsettings = { header = 'x' }\n\
+        [[source]]\nname = 'd'\nprovider = 'stripe'\nsecrets = ['file:secret']\n";
+    fs::write(folder.path().join("sluice.toml"), sources).unwrap();
+    let check = run(folder.path(), &["config", "check"]);
+    assert_eq!(status(&check), 2);
+    let text = stderr(&check);
+    for part in [
+        "\"a\": settings.header is missing",
+        "\"b\": settings.header",
+        "\"c\": settings.header is not",
+    ] {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+    assert!(text.contains("4 mistakes") && !text.contains("\"d\""), "{text}");
 }

@@ -1,5 +1,6 @@
 //! One request, from its head to its answer, in the order that protects most at the least cost:
-//! address → rate → source → method → allow list → size → readiness → body → signature → Kafka.
+//! address → rate → source → method → allow list → size → readiness → body → signature, with keys that
+//! the provider publishes if it needs any → Kafka.
 //!
 //! A handler whose sender goes away is dropped where it stands. That loses nothing: either the
 //! records were all handed to the producer, or none was, and a sender without an answer sends again.
@@ -24,8 +25,11 @@ use tracing::{Instrument, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
+use crate::confirm::Confirmations;
+use crate::keys::{KeyStore, Refusal};
 use crate::limits::{AddressLimiter, Limiter, client_address};
 use crate::metrics::{Metrics, Outcome};
+use crate::outbound::Outbound;
 use crate::pipeline::{Received, prescribed};
 use crate::problem::Problem;
 use crate::record;
@@ -46,6 +50,8 @@ pub(crate) struct Shared {
     upstream: Upstream,
     metrics: Arc<Metrics>,
     rejections: Rejections,
+    keys: KeyStore,
+    confirmations: Confirmations,
     addresses: Option<AddressLimiter>,
     trusted_proxies: Vec<IpNet>,
     /// Requests in flight. With HTTP/2 one connection carries several, so connections bound neither
@@ -64,6 +70,7 @@ impl Shared {
         config: &Config,
         sources: Sources,
         upstream: Upstream,
+        outbound: Outbound,
         metrics: Arc<Metrics>,
     ) -> Self {
         let gateway = &config.gateway;
@@ -72,6 +79,8 @@ impl Shared {
             sources,
             upstream,
             rejections: Rejections::new(gateway, Arc::clone(&metrics)),
+            keys: KeyStore::new(outbound.clone(), Arc::clone(&metrics)),
+            confirmations: Confirmations::new(outbound, Arc::clone(&metrics)),
             metrics,
             addresses: per_address.map(|rate| AddressLimiter::new(rate, DefaultClock::default())),
             trusted_proxies: gateway.trusted_proxies.clone(),
@@ -87,6 +96,11 @@ impl Shared {
     /// The way into Kafka.
     pub(crate) fn upstream(&self) -> &Upstream {
         &self.upstream
+    }
+
+    /// Subscriptions being confirmed.
+    pub(crate) fn confirmations(&self) -> &Confirmations {
+        &self.confirmations
     }
 
     /// The instruments.
@@ -113,7 +127,11 @@ pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) 
 
     let span = tracing::info_span!(
         "webhook",
-        otel.name = "POST /webhooks/{source}",
+        otel.name = if parts.method == Method::GET {
+            "GET /webhooks/{source}"
+        } else {
+            "POST /webhooks/{source}"
+        },
         otel.kind = "server",
         otel.status_code = field::Empty,
         http.response.status_code = field::Empty,
@@ -178,35 +196,50 @@ impl Shared {
             addresses.check(remote).map_err(Problem::RateLimited)?;
         }
         let source = source.ok_or(Problem::UnknownSource)?;
+        // A challenge comes with GET, so it is tried for any source.
         if parts.method != Method::POST && parts.method != Method::GET {
-            return Err(Problem::MethodNotAllowed);
+            return Err(not_allowed(&source));
         }
         if !source.allows(remote) {
             return Err(Problem::AddressNotAllowed);
         }
         source.check_rate().map_err(Problem::RateLimited)?;
         self.check_headers(&parts.headers)?;
-        if parts.method == Method::GET {
-            return challenge(&source, &parts);
+        let is_get = parts.method == Method::GET;
+        if is_get {
+            if let Some(answer) = challenge(&source, &parts) {
+                return Ok((answer, Outcome::Challenge));
+            }
+            if !source.provider.accepts_get() {
+                return Err(not_allowed(&source));
+            }
         }
         let _slot = self.slots.try_acquire().map_err(|_| Problem::Overloaded)?;
         if !self.upstream.is_ready() {
             return Err(self.unavailable(&source, &PublishFailure::NotReady));
         }
-        let body = self.read_body(&parts.headers, body).await?;
+        // What GET brings is in its URL. A body would be covered by no signature.
+        let body = if is_get { Bytes::new() } else { self.read_body(&parts.headers, body).await? };
 
         let received = Received { source, parts, body, remote, request_id, received_at_ms };
         let source = Arc::clone(&received.source);
         // Age is judged now, not when the head came: a body may take seconds to arrive.
-        let verified = received.verify(now_ms()).map_err(|(received, rejection)| {
-            self.rejections.report(&self.upstream, &received, &rejection);
-            Problem::Unverified(source.provider.rejection_status())
-        })?;
+        let verified =
+            received.verify(&self.keys, now_ms).await.map_err(|(received, refusal)| {
+                let Refusal::Rejected(rejection) = refusal else {
+                    return Problem::KeyUnavailable;
+                };
+                self.rejections.report(&self.upstream, &received, &rejection);
+                Problem::Unverified(source.provider.rejection_status())
+            })?;
         let published = verified
             .publish(&self.upstream, traceparent)
             .await
             .map_err(|failure| self.unavailable(&source, &failure))?;
         self.metrics.stored(&source.name, published.events(), published.waited());
+        if let Some((url, origin)) = published.confirmation() {
+            self.confirmations.open(&source.name, url, origin);
+        }
         Ok((published.acknowledge(), Outcome::Accepted))
     }
 
@@ -256,15 +289,19 @@ impl Shared {
     }
 }
 
-fn challenge(source: &Source, parts: &Parts) -> Result<(Response<Body>, Outcome), Problem> {
+/// The answer to an endpoint challenge, where the request is one.
+fn challenge(source: &Source, parts: &Parts) -> Option<Response<Body>> {
     let request = sluice_providers::Request {
         method: parts.method.as_str(),
         url: record::target(parts),
         headers: &parts.headers,
         body: &Bytes::new(),
     };
-    let answer = source.provider.challenge(&request).ok_or(Problem::MethodNotAllowed)?;
-    Ok((prescribed(answer), Outcome::Challenge))
+    source.provider.challenge(&request).map(prescribed)
+}
+
+fn not_allowed(source: &Source) -> Problem {
+    Problem::MethodNotAllowed(if source.provider.accepts_get() { "GET, POST" } else { "POST" })
 }
 
 fn now_ms() -> i64 {

@@ -10,13 +10,18 @@
 //! * `pipeline.rs`: `Received` → `Verified` → `Published`, so that nothing unverified can be stored;
 //! * `record.rs`: the record of an event, pure; `upstream.rs`: encoders, producer, deadline;
 //! * `problem.rs`: every refusal; `rejections.rs`: what is left of a refused signature;
+//! * `keys.rs`: keys that providers publish; `confirm.rs`: subscriptions to confirm; `outbound.rs`: the HTTP
+//!   client of both;
 //! * `sources.rs`: configuration to sources; `supervise.rs`: topics, schema ids, readiness;
 //! * `wiring.rs`: what its clients are made with; `metrics.rs`: the instruments.
 
+mod confirm;
 mod connection;
 mod handler;
+mod keys;
 mod limits;
 mod metrics;
+mod outbound;
 mod pipeline;
 mod problem;
 mod record;
@@ -34,7 +39,7 @@ use std::time::Duration;
 use anyhow::Context;
 use sluice_kafka::publisher::Publisher;
 use sluice_kafka::settings;
-use sluice_service::config::{Config, GatewayConfig};
+use sluice_service::config::{Config, GatewayConfig, SourceConfig};
 use sluice_service::health::{Component, Health};
 use sluice_service::shutdown::Shutdown;
 use tokio::net::TcpListener;
@@ -43,6 +48,7 @@ use tokio::time::Instant;
 
 use crate::handler::Shared;
 use crate::metrics::Metrics;
+use crate::outbound::Outbound;
 use crate::sources::Sources;
 use crate::supervise::Supervisor;
 use crate::upstream::Upstream;
@@ -56,6 +62,15 @@ const LAST_FLUSH: Duration = Duration::from_secs(1);
 /// As [`Gateway::bind`] and [`Gateway::serve`].
 pub async fn run(config: &Config, shutdown: Shutdown, health: &Health) -> anyhow::Result<()> {
     Gateway::bind(config, health).await?.serve(shutdown).await
+}
+
+/// Builds a source as the gateway does when it starts, and nothing else: for `sluice config check`.
+///
+/// # Errors
+/// A secret or setting that cannot be read, what the provider refuses, an unknown list of addresses, or an
+/// origin that is none; each says whose and why.
+pub fn check_source(source: &SourceConfig) -> anyhow::Result<()> {
+    sources::Source::build(source, None).map(|_| ())
 }
 
 /// A gateway that listens, but answers only once it is served.
@@ -88,7 +103,9 @@ impl Gateway {
         let publisher = Publisher::connect(&client, wiring::publisher_options(&config.gateway))?;
         let upstream =
             Upstream::new(publisher, topics.raw(), topics.rejected(), config.gateway.ack_timeout);
-        let shared = Arc::new(Shared::new(config, sources, upstream, Arc::new(Metrics::new())));
+        let outbound = Outbound::new().context("setting up the HTTP client")?;
+        let metrics = Arc::new(Metrics::new());
+        let shared = Arc::new(Shared::new(config, sources, upstream, outbound, metrics));
         let supervisor = Supervisor {
             shared: Arc::clone(&shared),
             settings: client,
@@ -155,6 +172,7 @@ impl Gateway {
         if let Err(error) = shared.upstream().publisher().flush(left).await {
             tracing::warn!(%error, "some records without a waiting sender are not known to be stored");
         }
+        shared.confirmations().finish(deadline.saturating_duration_since(Instant::now())).await;
         outcome
     }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Outcome {
     Challenge,
     /// No such source.
     UnknownSource,
-    /// Not a `POST`.
+    /// A method the source does not take.
     MethodNotAllowed,
     /// Not on the allow list.
     AddressNotAllowed,
@@ -38,6 +38,8 @@ pub(crate) enum Outcome {
     Overloaded,
     /// Kafka or the registry not answering.
     Unavailable,
+    /// A published key could not be fetched.
+    KeyUnavailable,
     /// A defect.
     Internal,
     /// The sender went away before the answer. Its events may be stored; it will send them again.
@@ -61,8 +63,61 @@ impl Outcome {
             Self::Unverified => "unverified",
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
+            Self::KeyUnavailable => "key_unavailable",
             Self::Internal => "internal",
             Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// How a fetch of a published key ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyFetch {
+    /// With a document.
+    Fetched,
+    /// The provider has no such document.
+    Missing,
+    /// No connection, or another answer than 200.
+    Failed,
+    /// No complete answer in time.
+    TimedOut,
+    /// More bytes than a document has.
+    TooLarge,
+    /// What came is no document.
+    Unreadable,
+    /// Not made: too many unknown URLs were asked for.
+    Held,
+}
+
+impl KeyFetch {
+    /// The label's value.
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Fetched => "fetched",
+            Self::Missing => "missing",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::TooLarge => "too_large",
+            Self::Unreadable => "unreadable",
+            Self::Held => "held",
+        }
+    }
+}
+
+/// How the confirmation of a subscription ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Confirmation {
+    /// The provider took it.
+    Confirmed,
+    /// In any other way.
+    Failed,
+}
+
+impl Confirmation {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Failed => "failed",
         }
     }
 }
@@ -76,6 +131,8 @@ pub(crate) struct Metrics {
     duration: Histogram<f64>,
     acknowledged: Histogram<f64>,
     in_flight: UpDownCounter<i64>,
+    key_fetches: Counter<u64>,
+    confirmations: Counter<u64>,
     unknown: Arc<str>,
 }
 
@@ -109,6 +166,14 @@ impl Metrics {
                 .i64_up_down_counter("sluice_gateway_in_flight")
                 .with_description("Requests being handled")
                 .build(),
+            key_fetches: meter
+                .u64_counter("sluice_gateway_key_fetches")
+                .with_description("Fetches of keys that providers publish, by outcome")
+                .build(),
+            confirmations: meter
+                .u64_counter("sluice_gateway_confirmations")
+                .with_description("Subscriptions confirmed with a provider, by outcome")
+                .build(),
             unknown: Arc::from("unknown"),
         }
     }
@@ -132,6 +197,16 @@ impl Metrics {
     /// Counts a refused signature.
     pub(crate) fn rejected(&self, source: &Arc<str>, reason: &'static str) {
         self.rejected.add(1, &[source_label(source), KeyValue::new("reason", reason)]);
+    }
+
+    /// Counts a fetch of a published key.
+    pub(crate) fn key_fetch(&self, outcome: KeyFetch) {
+        self.key_fetches.add(1, &[KeyValue::new("outcome", outcome.label())]);
+    }
+
+    /// Counts the confirmation of a subscription.
+    pub(crate) fn confirmation(&self, outcome: Confirmation) {
+        self.confirmations.add(1, &[KeyValue::new("outcome", outcome.label())]);
     }
 
     /// Counts the events of one acknowledged request.

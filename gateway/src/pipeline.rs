@@ -12,8 +12,11 @@ use axum::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, header};
-use sluice_providers::{Rejection, Request, Verdict};
+use sluice_providers::{Identified, Payload, Request, Verdict};
+use sluice_service::config::PartitionBy;
 
+use crate::keys::{KeyStore, Refusal};
+use crate::outbound::Origin;
 use crate::record::{self, Delivery};
 use crate::sources::Source;
 use crate::upstream::{PublishFailure, Upstream};
@@ -46,14 +49,23 @@ impl Received {
         }
     }
 
-    /// Checks the signature at `now_ms` (milliseconds since the Unix epoch).
+    /// Checks the signature, with published keys from `keys`, at the time that `now_ms` tells
+    /// (milliseconds since the Unix epoch).
     ///
     /// # Errors
     /// Why the request is refused, with the request, which may be reported but never published.
-    pub(crate) fn verify(self, now_ms: i64) -> Result<Verified, (Box<Self>, Rejection)> {
-        match self.source.provider.verify(&self.request(), now_ms) {
+    pub(crate) async fn verify(
+        self,
+        keys: &KeyStore,
+        now_ms: impl Fn() -> i64,
+    ) -> Result<Verified, (Box<Self>, Refusal)> {
+        let (source, request) = (&self.source, self.request());
+        let verify = |keys: &dyn sluice_providers::PublishedKeys| {
+            source.provider.verify(&request, keys, now_ms())
+        };
+        match keys.verify(source.key_origin.as_ref(), verify).await {
             Ok(verdict) => Ok(Verified { received: self, verdict }),
-            Err(rejection) => Err((Box::new(self), rejection)),
+            Err(refusal) => Err((Box::new(self), refusal)),
         }
     }
 }
@@ -90,14 +102,17 @@ impl Verified {
             verdict: &verdict,
         };
         let events = source.provider.identify(&received.request());
+        let confirmation = source.provider.confirmation(&received.request());
         let size = events.len();
         // All are encoded before the first is sent: a defect in one must not store half a request.
         let records = events
             .into_iter()
             .enumerate()
             .map(|(index, event)| {
+                let tells_state = |event: &Identified| tells_state(source, event, &received.body);
+                let partition_by = partition_by(source.partition_by, &event, tells_state);
                 let raw = record::raw_webhook(&delivery, event, index, size);
-                let key = record::partition_key(&raw, source.partition_by);
+                let key = record::partition_key(&raw, partition_by);
                 upstream.prepare(raw, key)
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -108,8 +123,33 @@ impl Verified {
             events: size,
             source: received.source,
             request_id: received.request_id,
+            confirmation,
         })
     }
+}
+
+/// What decides the partition of an event.
+///
+/// Where the processor asks the provider's API how an object stands, several notifications of one object may
+/// find the same state, which is a fact once. The processor tells such states apart within a partition. So
+/// events that tell a state, and bare notices, go by their object whatever the source says.
+fn partition_by(
+    configured: PartitionBy,
+    event: &Identified,
+    tells_state: impl FnOnce(&Identified) -> bool,
+) -> PartitionBy {
+    let by_object = configured == PartitionBy::Object || event.notice || tells_state(event);
+    if by_object { PartitionBy::Object } else { PartitionBy::Event }
+}
+
+/// Whether the event tells a state that others may tell too. The same bytes give the same answer.
+fn tells_state(source: &Source, event: &Identified, body: &Bytes) -> bool {
+    source.provider.tells_state(&Payload {
+        event_id: &event.event_id,
+        event_type: &event.event_type,
+        object_id: event.object_id.as_deref(),
+        body: &event.body.bytes(body),
+    })
 }
 
 /// A request all of whose events Kafka has acknowledged.
@@ -119,6 +159,7 @@ pub(crate) struct Published {
     request_id: String,
     events: usize,
     waited: Duration,
+    confirmation: Option<String>,
 }
 
 impl Published {
@@ -130,6 +171,12 @@ impl Published {
     /// How long Kafka took.
     pub(crate) fn waited(&self) -> Duration {
         self.waited
+    }
+
+    /// The link that is to be opened now that the request is stored, with the origin it is opened at.
+    pub(crate) fn confirmation(&self) -> Option<(&str, Option<&Origin>)> {
+        let url = self.confirmation.as_deref()?;
+        Some((url, self.source.key_origin.as_ref()))
     }
 
     /// The answer the provider insists on, else 200 with the request id.
@@ -158,4 +205,24 @@ pub(crate) fn prescribed(answer: sluice_providers::Acknowledgement) -> Response<
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_providers::BodyPart;
+
+    use super::*;
+
+    #[test]
+    fn what_may_find_the_same_state_goes_by_its_object() {
+        let event = |notice| Identified {
+            notice,
+            ..Identified::new(Some("1".to_owned()), b"", BodyPart::Whole)
+        };
+        let by = |configured, notice, asked| partition_by(configured, &event(notice), |_| asked);
+        assert_eq!(by(PartitionBy::Event, false, false), PartitionBy::Event);
+        assert_eq!(by(PartitionBy::Event, true, false), PartitionBy::Object);
+        assert_eq!(by(PartitionBy::Event, false, true), PartitionBy::Object);
+        assert_eq!(by(PartitionBy::Object, false, false), PartitionBy::Object);
+    }
 }

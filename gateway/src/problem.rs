@@ -20,8 +20,8 @@ const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+
 pub(crate) enum Problem {
     /// The path names no configured source.
     UnknownSource,
-    /// Only `POST` carries events.
-    MethodNotAllowed,
+    /// A method the source does not take; those it does, as in `Allow`.
+    MethodNotAllowed(&'static str),
     /// The client address is not on the source's allow list.
     AddressNotAllowed,
     /// A rate limit is used up; the time until a request conforms again.
@@ -40,6 +40,8 @@ pub(crate) enum Problem {
     Overloaded,
     /// What the gateway stores to cannot be reached, or did not answer in time.
     Unavailable,
+    /// The key that the request names could not be fetched from its provider.
+    KeyUnavailable,
     /// A defect of the gateway.
     Internal,
 }
@@ -59,7 +61,7 @@ impl Problem {
     pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::UnknownSource => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::AddressNotAllowed => StatusCode::FORBIDDEN,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -71,7 +73,9 @@ impl Problem {
                 .ok()
                 .filter(StatusCode::is_client_error)
                 .unwrap_or(StatusCode::UNAUTHORIZED),
-            Self::Overloaded | Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::Unavailable | Self::KeyUnavailable => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -80,7 +84,7 @@ impl Problem {
     pub(crate) fn outcome(self) -> Outcome {
         match self {
             Self::UnknownSource => Outcome::UnknownSource,
-            Self::MethodNotAllowed => Outcome::MethodNotAllowed,
+            Self::MethodNotAllowed(_) => Outcome::MethodNotAllowed,
             Self::AddressNotAllowed => Outcome::AddressNotAllowed,
             Self::RateLimited(_) => Outcome::RateLimited,
             Self::HeadersTooLarge => Outcome::HeadersTooLarge,
@@ -90,6 +94,7 @@ impl Problem {
             Self::Unverified(_) => Outcome::Unverified,
             Self::Overloaded => Outcome::Overloaded,
             Self::Unavailable => Outcome::Unavailable,
+            Self::KeyUnavailable => Outcome::KeyUnavailable,
             Self::Internal => Outcome::Internal,
         }
     }
@@ -102,10 +107,10 @@ impl Problem {
                 "Unknown source",
                 "No source of this name is configured; webhooks are posted to /webhooks/{source}.",
             ),
-            Self::MethodNotAllowed => (
+            Self::MethodNotAllowed(_) => (
                 "urn:sluice:problem:method-not-allowed",
                 "Method not allowed",
-                "Webhooks are sent with POST.",
+                "This source takes webhooks by the methods in Allow only.",
             ),
             Self::AddressNotAllowed => (
                 "urn:sluice:problem:address-not-allowed",
@@ -152,6 +157,11 @@ impl Problem {
                 "Temporarily unavailable",
                 "The event could not be stored durably in time; send it again.",
             ),
+            Self::KeyUnavailable => (
+                "urn:sluice:problem:key-unavailable",
+                "Temporarily not verifiable",
+                "The published key could not be fetched; nothing was stored, send it again.",
+            ),
             Self::Internal => (
                 "urn:sluice:problem:internal",
                 "Internal error",
@@ -168,7 +178,7 @@ impl Problem {
                 Some(wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1))
             }
             Self::Overloaded => Some(1),
-            Self::Unavailable => Some(5),
+            Self::Unavailable | Self::KeyUnavailable => Some(5),
             _ => None,
         }
     }
@@ -191,8 +201,8 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         match self {
-            Self::MethodNotAllowed => {
-                headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
+            Self::MethodNotAllowed(allow) => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(allow));
             }
             // RFC 9110 wants a challenge in every 401.
             Self::Unverified(401) => {
@@ -215,7 +225,7 @@ mod tests {
     fn all() -> Vec<Problem> {
         vec![
             Problem::UnknownSource,
-            Problem::MethodNotAllowed,
+            Problem::MethodNotAllowed("POST"),
             Problem::AddressNotAllowed,
             Problem::RateLimited(Duration::from_millis(1)),
             Problem::HeadersTooLarge,
@@ -226,6 +236,7 @@ mod tests {
             Problem::Unverified(498),
             Problem::Overloaded,
             Problem::Unavailable,
+            Problem::KeyUnavailable,
             Problem::Internal,
         ]
     }
@@ -252,13 +263,17 @@ mod tests {
             problem.response("id").headers().get(name).map(|v| v.to_str().unwrap().to_owned())
         };
         let retry_after = |problem| header(problem, header::RETRY_AFTER);
-        assert_eq!(header(Problem::MethodNotAllowed, header::ALLOW).as_deref(), Some("POST"));
+        for allow in ["POST", "GET, POST"] {
+            let problem = Problem::MethodNotAllowed(allow);
+            assert_eq!(header(problem, header::ALLOW).as_deref(), Some(allow));
+        }
         let rate_limited = |ms| Problem::RateLimited(Duration::from_millis(ms));
         assert_eq!(retry_after(rate_limited(0)).as_deref(), Some("1"));
         assert_eq!(retry_after(rate_limited(2000)).as_deref(), Some("2"));
         assert_eq!(retry_after(rate_limited(2001)).as_deref(), Some("3"));
         assert!(retry_after(Problem::Unavailable).is_some());
         assert!(retry_after(Problem::Overloaded).is_some());
+        assert!(retry_after(Problem::KeyUnavailable).is_some());
         assert_eq!(retry_after(Problem::UnknownSource), None);
         assert!(header(Problem::Unverified(401), header::WWW_AUTHENTICATE).is_some());
     }

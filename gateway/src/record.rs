@@ -3,6 +3,11 @@
 //! The value keeps all that is needed to check the signature again: the exact body, the URL as
 //! received and every header. Header lines of one name keep their order and their duplicates; the
 //! order between different names is that of each name's first line.
+//!
+//! A bare notice (`Identified::notice`) says that its object has changed, and comes in the same bytes for
+//! every further change. By its own ID the second would be a duplicate of the first, and a refund would be
+//! lost behind the payment. So each delivery is an event of its own, `{event_id}.{request_id}`, and what it
+//! comes to is told apart later, by the state that is found when the object is asked about.
 
 use std::net::IpAddr;
 
@@ -43,10 +48,15 @@ pub(crate) fn target(parts: &Parts) -> &str {
 /// The record of the event at `index` of `size` in the request.
 pub(crate) fn raw_webhook(
     delivery: &Delivery<'_>,
-    event: Identified,
+    mut event: Identified,
     index: usize,
     size: usize,
 ) -> RawWebhook {
+    if event.notice {
+        let delivered = format!("{}.{}", event.event_id, delivery.request_id);
+        let object_id = std::mem::replace(&mut event.event_id, delivered);
+        event.object_id.get_or_insert(object_id);
+    }
     let Delivery { source, provider, tenant, parts, body, verdict, .. } = *delivery;
     // The signature covers the whole body, so one record has to carry it; the others need not.
     let body = if index == 0 { body.to_vec() } else { Vec::new() };
@@ -160,6 +170,7 @@ mod tests {
             occurred_at_ms: Some(1_700_000_000_000),
             body,
             identified: true,
+            notice: false,
         }
     }
 
@@ -236,6 +247,29 @@ mod tests {
             assert_eq!(partition_key(&raw, PartitionBy::Object), "shop:pi_1");
             let nameless = RawWebhook { object_id: None, ..raw };
             assert_eq!(partition_key(&nameless, PartitionBy::Object), "shop:evt_1");
+        });
+    }
+
+    #[test]
+    fn each_delivery_of_a_notice_is_an_event_of_its_own_on_its_objects_partition() {
+        with_delivery(|delivery| {
+            let notice = |object_id: Option<&str>| Identified {
+                object_id: object_id.map(str::to_owned),
+                notice: true,
+                ..event("tr_1", BodyPart::Whole)
+            };
+            let raw = raw_webhook(delivery, notice(Some("ord_1")), 0, 1);
+            assert_eq!((&*raw.event_id, &*raw.event_key), ("tr_1.ours", "shop:tr_1.ours"));
+            assert_eq!(raw.object_id.as_deref(), Some("ord_1"));
+            // The ID of a notice is that of its object.
+            let raw = raw_webhook(delivery, notice(None), 0, 1);
+            assert_eq!(raw.object_id.as_deref(), Some("tr_1"));
+            assert_eq!(partition_key(&raw, PartitionBy::Object), "shop:tr_1");
+            let again = Delivery { request_id: "other", ..*delivery };
+            let again = raw_webhook(&again, notice(None), 0, 1);
+            assert_ne!(again.event_key, raw.event_key);
+            let key = |raw| partition_key(raw, PartitionBy::Object);
+            assert_eq!(key(&again), key(&raw));
         });
     }
 

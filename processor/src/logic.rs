@@ -16,9 +16,9 @@ use crate::{
     },
     emit::Emitter,
     failure::Failure,
-    normalise::normalise,
+    normalise::{normalise, told_state},
     rules::Rules,
-    step::Extra,
+    step::Done,
 };
 use sluice_kafka::topics::MAX_MESSAGE_BYTES;
 use sluice_kafka::worker::{
@@ -50,8 +50,8 @@ pub enum Job {
 pub enum Answer {
     /// The schema store knows now.
     Schema,
-    /// The event after all steps and the further records, or why not.
-    Steps(Box<Result<(ProcessedEvent, Vec<Extra>), Failure>>),
+    /// The event after all steps and what they want done, or why not.
+    Steps(Box<Result<(ProcessedEvent, Done), Failure>>),
 }
 
 /// What one record came to.
@@ -79,7 +79,19 @@ struct Item {
     event_key: String,
     key: KeyHash,
     origin: Origin,
+    /// The state that the payload itself tells of its object.
+    state: Option<String>,
     outcome: Outcome,
+}
+
+impl Item {
+    /// Offset and broker time (ms) of the raw record that the event came in.
+    fn original(&self) -> (i64, i64) {
+        match &self.origin {
+            Origin::Raw { .. } => (self.record.offset, self.record.timestamp),
+            Origin::Due { event, .. } => (event.raw_offset, event.raw_timestamp),
+        }
+    }
 }
 
 /// A planned batch.
@@ -202,6 +214,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     key: KeyHash::of(&event_key),
                     event_key,
                     origin: Origin::Raw { replay },
+                    state: None,
                     outcome: Outcome::Failed(undecodable(&error)),
                     record,
                 });
@@ -216,8 +229,10 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             Decision::Original { replay } => {
                 let event_key = raw.event_key.clone();
                 let event = normalise(&self.rules.normalisers, &raw, partition, offset, replay, 1);
+                let state = told_state(&self.rules.normalisers, &raw);
                 let outcome = self.step(event, raw, jobs);
-                Some(Item { record, event_key, key, origin: Origin::Raw { replay }, outcome })
+                let origin = Origin::Raw { replay };
+                Some(Item { record, event_key, key, origin, state, outcome })
             }
         }
     }
@@ -233,6 +248,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     key: KeyHash::of(&event_key),
                     event_key,
                     origin: Origin::Raw { replay: false },
+                    state: None,
                     outcome: Outcome::Failed(undecodable(&error)),
                     record,
                 });
@@ -246,8 +262,8 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             self.pending.superseded += 1;
             return None;
         }
-        let outcome = match self.store.decode::<RawWebhook>(event.raw_value.as_deref()) {
-            Err(error) => Outcome::Failed(undecodable(&error)),
+        let (state, outcome) = match self.store.decode::<RawWebhook>(event.raw_value.as_deref()) {
+            Err(error) => (None, Outcome::Failed(undecodable(&error))),
             Ok(raw) => {
                 let attempt = event.attempt.saturating_add(1);
                 let processed = normalise(
@@ -258,7 +274,8 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     event.replay,
                     attempt,
                 );
-                self.step(processed, raw, jobs)
+                let state = told_state(&self.rules.normalisers, &raw);
+                (state, self.step(processed, raw, jobs))
             }
         };
         Some(Item {
@@ -266,6 +283,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             record,
             key,
             origin: Origin::Due { chain, event: Box::new(event) },
+            state,
             outcome,
         })
     }
@@ -283,17 +301,36 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         &mut self,
         item: &Item,
         mut event: ProcessedEvent,
-        extras: Vec<Extra>,
+        done: Done,
         now: i64,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
         event.processed_at = now;
+        let partition = item.record.tp.partition;
+        let (offset, time) = item.original();
+        let state = done.state.map(|state| KeyHash::of_state(&event.source, &state));
+        let mut new_state = None;
+        if let Some(state) = state {
+            // As long as anything is remembered, and not the window alone: unlike a redelivery, a notification
+            // that finds nothing new can come months later.
+            let not_before = time.saturating_sub(self.rules.horizons.originals);
+            match self.partition(partition).decide_state(state, offset, not_before) {
+                // The fact has been told. The event still comes out, because it may say more than its
+                // state, but not as the fact.
+                Decision::Duplicate => event.kind = format!("provider.{}", event.event_type),
+                // A replayed record may be the first to find a state, and then it is no repetition.
+                Decision::Original { replay } => {
+                    event.replay &= replay;
+                    new_state = (!event.replay).then_some(state);
+                }
+            }
+        }
         let key = match &item.origin {
             Origin::Raw { .. } => item.record.key.clone(),
             Origin::Due { event, .. } => event.raw_key.clone(),
         };
         self.emitter.processed(&event, key, &item.record, outputs)?;
-        outputs.extend(extras.into_iter().map(|extra| Output {
+        outputs.extend(done.extras.into_iter().map(|extra| Output {
             topic: extra.topic.into(),
             partition: None,
             key: extra.key,
@@ -302,10 +339,12 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         }));
         self.pending.processed += 1;
         self.pending.replayed += u64::from(event.replay);
-        let time = item.record.timestamp;
-        let state = self.partition(item.record.tp.partition);
+        if let Some(state) = new_state {
+            self.partition(partition).note_state(state, offset, time);
+        }
+        let state = self.partition(partition);
         if state.chain(item.key).is_some() {
-            state.set_chain(item.key, None, time);
+            state.set_chain(item.key, None, item.record.timestamp);
         }
         Ok(())
     }
@@ -439,7 +478,7 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
             }
             let outcome = std::mem::replace(&mut item.outcome, Outcome::Job(usize::MAX));
             let result = match outcome {
-                Outcome::Ready(event) => Ok((*event, Vec::new())),
+                Outcome::Ready(event) => Ok((*event, Done::default())),
                 Outcome::Failed(failure) => Err(failure),
                 Outcome::Job(index) => match answers.get_mut(index).and_then(Option::take) {
                     Some(Answer::Steps(result)) => *result,
@@ -449,7 +488,10 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
                 },
             };
             let failed = match result {
-                Ok((event, extras)) => self.succeed(&item, event, extras, now, &mut outputs).err(),
+                Ok((event, mut done)) => {
+                    done.state = done.state.or(item.state.take());
+                    self.succeed(&item, event, done, now, &mut outputs).err()
+                }
                 Err(failure) => Some(failure),
             };
             if let Some(failure) = failed {

@@ -1,6 +1,6 @@
 //! From a raw webhook to the event that is emitted, before any step has touched it.
 
-use sluice_providers::{Normalise, Payload};
+use sluice_providers::{Normalise, Normalised, Payload};
 use sluice_schemas::{ProcessedEvent, RawWebhook};
 use std::collections::HashMap;
 
@@ -14,14 +14,8 @@ pub(crate) fn normalise(
     replay: bool,
     attempts: i32,
 ) -> ProcessedEvent {
-    let payload = Payload {
-        event_id: &raw.event_id,
-        event_type: &raw.event_type,
-        object_id: raw.object_id.as_deref(),
-        body: raw.payload(),
-    };
     // A source that was removed from the configuration still has events in the log.
-    let normalised = readers.get(&raw.source).map(|reader| reader.normalise(&payload));
+    let normalised = readers.get(&raw.source).map(|reader| reader.normalise(&payload(raw)));
     let body = raw.payload().to_vec();
     let mut event = ProcessedEvent {
         event_key: raw.event_key.clone(),
@@ -37,6 +31,7 @@ pub(crate) fn normalise(
         currency: None,
         status: None,
         customer: None,
+        reference: None,
         provider_version: None,
         occurred_at: raw.occurred_at,
         received_at: raw.received_at,
@@ -50,15 +45,40 @@ pub(crate) fn normalise(
         hydrated: None,
     };
     if let Some(normalised) = normalised {
-        event.kind = normalised.kind;
-        event.object_id = normalised.object_id.or(event.object_id);
-        event.amount_minor = normalised.amount_minor;
-        event.currency = normalised.currency;
-        event.status = normalised.status;
-        event.customer = normalised.customer;
-        event.provider_version = normalised.provider_version;
-        event.occurred_at = normalised.occurred_at_ms.or(event.occurred_at);
-        event.livemode = normalised.livemode.or(event.livemode);
+        apply(&mut event, normalised);
     }
     event
+}
+
+/// The state that a payload tells of its object; `None` for nearly every provider.
+pub(crate) fn told_state(
+    readers: &HashMap<String, Box<dyn Normalise>>,
+    raw: &RawWebhook,
+) -> Option<String> {
+    readers.get(&raw.source)?.state(&payload(raw))
+}
+
+/// What a provider's reader is given.
+pub(crate) fn payload(raw: &RawWebhook) -> Payload<'_> {
+    Payload {
+        event_id: &raw.event_id,
+        event_type: &raw.event_type,
+        object_id: raw.object_id.as_deref(),
+        body: raw.payload(),
+    }
+}
+
+/// Puts what a reader says into an event, in place of what was there. Where it says nothing about what the
+/// gateway has seen too, that stays.
+pub(crate) fn apply(event: &mut ProcessedEvent, normalised: Normalised) {
+    event.kind = normalised.kind;
+    event.object_id = normalised.object_id.or(event.object_id.take());
+    event.amount_minor = normalised.amount_minor;
+    event.currency = normalised.currency;
+    event.status = normalised.status;
+    event.customer = normalised.customer;
+    event.reference = normalised.reference;
+    event.provider_version = normalised.provider_version;
+    event.occurred_at = normalised.occurred_at_ms.or(event.occurred_at);
+    event.livemode = normalised.livemode.or(event.livemode);
 }

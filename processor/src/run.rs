@@ -4,11 +4,11 @@ use crate::{
     dedup::{index::MemoryIndex, state::Horizons},
     emit::{Attempt, Emitter},
     failure::Failure,
-    hydrate::Hydrate,
+    hydrate::{Hydrate, Hydrated},
     logic::{Answer, Counts, Job, ProcessorLogic},
     route::Route,
     rules::Rules,
-    step::Step,
+    step::{Done, Step},
 };
 use anyhow::Context;
 use futures::future::BoxFuture;
@@ -22,9 +22,10 @@ use sluice_kafka::{
     settings,
     worker::{Host, MachineSettings, Report, Subscription, WorkerOptions},
 };
+use sluice_providers::{check_fetching, normaliser};
 use sluice_schemas::{Registry, SchemaStore};
 use sluice_service::{
-    config::Config,
+    config::{Config, HydrateConfig},
     health::Health,
     shutdown::Shutdown,
     telemetry::propagation::{extract, inject},
@@ -146,11 +147,26 @@ fn rules(
     let mut hydrated = Vec::new();
     let mut normalisers = std::collections::HashMap::new();
     for source in &config.sources {
-        let reader =
-            sluice_providers::normaliser(&source.name, &source.provider, &source.settings)?;
+        let reader = normaliser(&source.name, &source.provider, &source.settings)?;
+        let keys = source.hydrate.as_ref().map(HydrateConfig::keys);
+        let api =
+            check_fetching(&source.name, &source.provider, &source.settings, keys.as_deref())?;
         normalisers.insert(source.name.clone(), reader);
         if let Some(hydrate) = &source.hydrate {
-            hydrated.push((source.name.clone(), hydrate.clone(), source.resolve_bearer()?));
+            let api = match api {
+                Some(api) => {
+                    let reader = normaliser(&source.name, &source.provider, &source.settings)?;
+                    Some((api, reader))
+                }
+                None => None,
+            };
+            hydrated.push(Hydrated {
+                name: source.name.clone(),
+                config: hydrate.clone(),
+                bearer: source.resolve_bearer()?,
+                client: source.resolve_client()?,
+                api,
+            });
         }
     }
     let mut steps: Vec<Box<dyn Step>> = Vec::new();
@@ -217,13 +233,13 @@ impl Host<ProcessorLogic<MemoryIndex>> for ProcessorHost {
                 }
                 Job::Steps(work) => {
                     let (mut event, raw) = *work;
-                    let mut extras = Vec::new();
+                    let mut done = Done::default();
                     for step in &rules.steps {
                         if !step.wants(&event, &raw) {
                             continue;
                         }
                         match step.process(&mut event, &raw).await {
-                            Ok(more) => extras.extend(more),
+                            Ok(more) => done.extend(more),
                             Err(failure) => {
                                 let Failure { class, code, message, .. } = &failure;
                                 tracing::debug!(
@@ -237,7 +253,7 @@ impl Host<ProcessorLogic<MemoryIndex>> for ProcessorHost {
                             }
                         }
                     }
-                    Answer::Steps(Box::new(Ok((event, extras))))
+                    Answer::Steps(Box::new(Ok((event, done))))
                 }
             }
         })

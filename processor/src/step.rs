@@ -20,15 +20,34 @@ pub struct Extra {
     pub value: Vec<u8>,
 }
 
+/// What a step has done besides changing the event.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Further records, written in the event's transaction.
+    pub extras: Vec<Extra>,
+    /// A name for the present state of the event's object, unique within its source, where that is what the
+    /// event tells. Several events may find the same state: the first is emitted under its canonical kind, the
+    /// others as `provider.<type>`.
+    pub state: Option<String>,
+}
+
+impl Done {
+    /// Adds what a later step has done. Its state is the one that counts, if it has one.
+    pub fn extend(&mut self, later: Done) {
+        self.extras.extend(later.extras);
+        self.state = later.state.or(self.state.take());
+    }
+}
+
 /// One step.
 pub trait Step: Send + Sync + Debug {
     /// Whether this step has anything to do for an event. Called on the worker's thread: cheap, no I/O.
     fn wants(&self, event: &ProcessedEvent, raw: &RawWebhook) -> bool;
 
-    /// Does it: may change the event, and returns further records. Must bound its own waiting.
+    /// Does it: may change the event, and returns what is to be done besides. Must bound its own waiting.
     fn process<'a>(
         &'a self,
         event: &'a mut ProcessedEvent,
         raw: &'a RawWebhook,
-    ) -> BoxFuture<'a, Result<Vec<Extra>, Failure>>;
+    ) -> BoxFuture<'a, Result<Done, Failure>>;
 }

@@ -1,6 +1,7 @@
 //! The processor's decisions, one record at a time: a specification that reads without a broker.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use futures::future::BoxFuture;
 use sluice_kafka::worker::{
     InputFacts, JournalFacts, JournalRecord, LaneFacts, Logic, Output, Planned, Record,
     TopicPartition,
@@ -8,9 +9,12 @@ use sluice_kafka::worker::{
 use sluice_processor::{
     dedup::{block::DedupBlock, index::MemoryIndex, state::Horizons},
     emit::Emitter,
+    failure::Failure,
     logic::ProcessorLogic,
+    logic::{Answer, Job},
     route::Route,
     rules::Rules,
+    step::{Done, Step},
 };
 use sluice_schemas::*;
 use std::{collections::HashMap, sync::Arc};
@@ -28,6 +32,10 @@ fn store() -> Arc<SchemaStore> {
 }
 
 fn processor() -> Processor {
+    processor_with(vec![])
+}
+
+fn processor_with(steps: Vec<Box<dyn Step>>) -> Processor {
     let settings = serde_json::json!({});
     let stripe = sluice_providers::normaliser("stripe", "stripe", &settings).unwrap();
     let rules = Rules {
@@ -37,7 +45,7 @@ fn processor() -> Processor {
         group: "g".into(),
         horizons: Horizons { window: WINDOW, originals: 10 * WINDOW, chains: 10 * WINDOW },
         normalisers: HashMap::from([("stripe".to_owned(), stripe)]),
-        steps: vec![],
+        steps,
     };
     let emitter = Emitter {
         processed_topic: "processed".into(),
@@ -226,6 +234,167 @@ fn a_letter_is_requeued_once() {
     assert_eq!(events(&outputs)[0].attempts, 2);
     assert!(events(&transact(&mut processor, vec![due(2)])).is_empty(), "and later");
     assert_eq!(processor.take_counts().superseded, 2);
+}
+
+/// Wants every event; the tests answer for it.
+#[derive(Debug)]
+struct Ask;
+
+impl Step for Ask {
+    fn wants(&self, _event: &ProcessedEvent, _raw: &RawWebhook) -> bool {
+        true
+    }
+    fn process<'a>(
+        &'a self,
+        _event: &'a mut ProcessedEvent,
+        _raw: &'a RawWebhook,
+    ) -> BoxFuture<'a, Result<Done, Failure>> {
+        unreachable!("the tests answer themselves")
+    }
+}
+
+fn asking() -> Processor {
+    processor_with(vec![Box::new(Ask)])
+}
+
+/// What the API tells of an event: the object's present state, or nothing yet.
+type Told = Option<&'static str>;
+
+/// Plans and finishes, without an end.
+fn told(processor: &mut Processor, records: Vec<Record>, answers: &[Told]) -> Vec<Output> {
+    let Planned::Ready(batch, jobs) = processor.plan(records, 100) else { panic!("blocked") };
+    assert_eq!(jobs.len(), answers.len());
+    let answer = |(job, told): (Job, &Told)| {
+        let Job::Steps(mut work) = job else { panic!("a schema") };
+        FACT.clone_into(&mut work.0.kind);
+        let done = told.map(|state| Done { state: Some(state.to_owned()), ..Done::default() });
+        let done = done.ok_or_else(|| Failure::transient("later", "not yet"));
+        Answer::Steps(Box::new(done.map(|done| (work.0, done))))
+    };
+    let answers = jobs.into_iter().zip(answers).map(answer).collect();
+    processor.finish(batch, answers, 100)
+}
+
+/// One transaction that commits, with an API that tells states.
+fn find(processor: &mut Processor, records: Vec<Record>, answers: &[Told]) -> Vec<Output> {
+    let outputs = told(processor, records, answers);
+    processor.committed(&[(0, 1)], 100);
+    outputs
+}
+
+/// The canonical kind of what the API tells.
+const FACT: &str = "payment.captured";
+
+/// The raw offsets of what was emitted as a fact, and whether as a replay. Everything else that was emitted
+/// goes by its own type.
+fn facts_of(outputs: &[Output]) -> Vec<(i64, bool)> {
+    let events = events(outputs);
+    let (facts, others): (Vec<_>, Vec<_>) = events.iter().partition(|event| event.kind == FACT);
+    assert!(others.iter().all(|event| event.kind == format!("provider.{}", event.event_type)));
+    facts.iter().map(|event| (event.raw_offset, event.replay)).collect()
+}
+
+/// The retry of an event that failed in `outputs`.
+fn retry(outputs: &[Output], offset: i64) -> Record {
+    let failed = to(outputs, "failed")[0].value.clone();
+    record("due", offset, 0, Some(failed))
+}
+
+#[test]
+fn several_notifications_of_one_state_are_one_fact() {
+    let mut processor = asking();
+    let outputs = find(&mut processor, vec![raw("a", 0, 0), raw("b", 1, 1)], &[Some("paid"); 2]);
+    assert_eq!(facts_of(&outputs), [(0, false)], "in one batch");
+    assert_eq!(events(&outputs).len(), 2, "the other is no fact, and not lost");
+    let outputs = find(&mut processor, vec![raw("c", 2, 2)], &[Some("paid")]);
+    assert!(facts_of(&outputs).is_empty(), "and later");
+    assert_eq!(events(&outputs).len(), 1);
+    let outputs = find(&mut processor, vec![raw("d", 3, 3)], &[Some("refunded")]);
+    assert_eq!(facts_of(&outputs), [(3, false)], "control: another state");
+}
+
+#[test]
+fn a_state_is_remembered_longer_than_the_window_but_not_for_ever() {
+    let mut processor = asking();
+    find(&mut processor, vec![raw("a", 0, 0)], &[Some("paid")]);
+    let outputs = find(&mut processor, vec![raw("b", 1, 10 * WINDOW)], &[Some("paid")]);
+    assert!(facts_of(&outputs).is_empty());
+    let outputs = find(&mut processor, vec![raw("c", 2, 10 * WINDOW + 1)], &[Some("paid")]);
+    assert_eq!(facts_of(&outputs), [(2, false)]);
+}
+
+#[test]
+fn a_retry_that_comes_late_finds_the_state_told_after_it() {
+    let mut processor = asking();
+    let failed = find(&mut processor, vec![raw("a", 0, 0)], &[None]);
+    let outputs = find(&mut processor, vec![raw("b", 1, 1)], &[Some("paid")]);
+    assert_eq!(facts_of(&outputs), [(1, false)]);
+    let outputs = find(&mut processor, vec![retry(&failed, 0)], &[Some("paid")]);
+    assert!(facts_of(&outputs).is_empty());
+    let block = DedupBlock::decode(&to(&outputs, "dedup")[0].value).unwrap();
+    assert_eq!(block.chains.len(), 1);
+    assert!(block.chains[0].chain.is_none(), "its chain is over");
+    let Planned::Ready(_, jobs) = processor.plan(vec![retry(&failed, 1)], 100) else { panic!() };
+    assert!(jobs.is_empty(), "so a requeue of it is superseded");
+    processor.dropped();
+
+    let failed = find(&mut processor, vec![raw("c", 2, 2)], &[None]);
+    let outputs = find(&mut processor, vec![retry(&failed, 2)], &[Some("refunded")]);
+    assert_eq!(facts_of(&outputs), [(2, false)], "control: a retry can be the first");
+}
+
+#[test]
+fn a_replay_tells_a_state_again_where_it_was_told() {
+    let mut processor = asking();
+    let log = || vec![raw("a", 0, 0), raw("b", 1, 1)];
+    let first = find(&mut processor, vec![raw("a", 0, 0)], &[None]);
+    find(&mut processor, vec![raw("b", 1, 1), retry(&first, 0)], &[Some("paid"); 2]);
+    let outputs = find(&mut processor, log(), &[Some("paid"); 2]);
+    assert_eq!(facts_of(&outputs), [(1, true)]);
+    assert!(to(&outputs, "dedup").is_empty(), "a replay adds nothing to the journal");
+    // By now the API tells something that nobody has heard.
+    let outputs = find(&mut processor, log(), &[Some("refunded"); 2]);
+    assert_eq!(facts_of(&outputs), [(0, false)], "new, though its record is not");
+    let outputs = find(&mut processor, vec![raw("c", 2, 2)], &[Some("refunded")]);
+    assert!(facts_of(&outputs).is_empty());
+}
+
+#[test]
+fn a_state_is_known_only_once_its_transaction_is_committed() {
+    let lane = TopicPartition::new("raw", 0);
+    let mut processor = asking();
+    let outputs = told(&mut processor, vec![raw("a", 0, 0)], &[Some("paid")]);
+    assert_eq!(facts_of(&outputs), [(0, false)]);
+    processor.dropped();
+    let outputs = find(&mut processor, vec![raw("a", 0, 0)], &[None]);
+    assert!(facts_of(&outputs).is_empty(), "the second time its API does not answer");
+    let outputs = find(&mut processor, vec![raw("b", 1, 1)], &[Some("paid")]);
+    assert_eq!(facts_of(&outputs), [(1, false)], "nothing of the first attempt is left");
+
+    // Another process, from the journal alone.
+    let mut other = asking();
+    let value = to(&outputs, "dedup")[0].value.clone();
+    other.restore(&lane, &JournalRecord { offset: 0, value }).unwrap();
+    let outputs = find(&mut other, vec![raw("c", 2, 2)], &[Some("paid")]);
+    assert!(facts_of(&outputs).is_empty());
+    let outputs = find(&mut other, vec![raw("d", 3, 3)], &[Some("refunded")]);
+    assert_eq!(facts_of(&outputs), [(3, false)], "control");
+}
+
+#[test]
+fn an_event_that_cannot_be_written_tells_no_state() {
+    let mut processor = asking();
+    let Planned::Ready(batch, mut jobs) = processor.plan(vec![raw("a", 0, 0)], 100) else {
+        panic!("blocked")
+    };
+    let Job::Steps(mut work) = jobs.remove(0) else { panic!("a schema") };
+    work.0.hydrated = Some(vec![0; 17 << 20]);
+    let done = Done { state: Some("paid".to_owned()), ..Done::default() };
+    let outputs = processor.finish(batch, vec![Answer::Steps(Box::new(Ok((work.0, done))))], 100);
+    processor.committed(&[(0, 1)], 100);
+    assert_eq!(failures(&outputs)[0].errors[0].code, "too_large");
+    let outputs = find(&mut processor, vec![raw("b", 1, 1)], &[Some("paid")]);
+    assert_eq!(facts_of(&outputs), [(1, false)]);
 }
 
 fn facts(committed: Option<i64>, low: i64, high: i64, journal: i64) -> LaneFacts {

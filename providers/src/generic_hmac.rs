@@ -24,14 +24,22 @@ use crate::settings::Settings;
 use crate::source::Keys;
 use crate::template::{Segment, Template};
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, Rejection, Request,
-    SampleRequest, SampleSpec, Verdict,
+    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
+    Rejection, Request, SampleRequest, SampleSpec, Verdict,
 };
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
     name: "hmac",
+    title: "Generic HMAC",
     summary: "Any sender that signs with an HMAC in a header, described by settings",
     secret: "the shared secret, written as settings.secret_encoding says",
+    scheme: "an HMAC (SHA-1, SHA-256 or SHA-512; hex or base64) in a header of any name, over a template of body, time, ID and headers",
+    identity: "by pointers or headers; without any, the digest of the body",
+    answer: "any 2xx",
+    notes: &[],
+    samples: &["payment.succeeded"],
+    addresses: &[],
+    api: None,
     settings: &[
         SettingInfo { name: "header", summary: "the header with the signature; required" },
         SettingInfo { name: "algorithm", summary: "sha256 (default), sha512 or sha1" },
@@ -229,8 +237,7 @@ fn build(settings: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, 
 }
 
 fn header_text(request: &Request<'_>, name: &Option<HeaderName>) -> Option<String> {
-    let value = header::optional(request.headers, name.as_ref()?).ok().flatten()?;
-    header::visible_ascii(value).map(str::to_owned)
+    header::text(request.headers, name.as_ref()?)
 }
 
 impl Normalise for Reader {
@@ -239,14 +246,17 @@ impl Normalise for Reader {
     }
 }
 
-impl Normalise for GenericHmac {
-    fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        self.reader.normalise(payload)
-    }
-}
-
 impl Provider for GenericHmac {
-    fn verify(&self, request: &Request<'_>, now_ms: i64) -> Result<Verdict, Rejection> {
+    fn reader(&self) -> &dyn Normalise {
+        &self.reader
+    }
+
+    fn verify(
+        &self,
+        request: &Request<'_>,
+        _keys: &dyn PublishedKeys,
+        now_ms: i64,
+    ) -> Result<Verdict, Rejection> {
         let signature = self.reader.signature(request)?;
         let signed_at_ms = self.reader.signed_at_ms(request)?;
         let signed = self.reader.signed_parts(request)?;

@@ -6,6 +6,7 @@
 use http::{HeaderMap, HeaderName};
 
 use crate::Rejection;
+use crate::mac::{Algorithm, Encoding, Tag};
 
 /// The value of a header that must be there and mean one thing. The same value repeated is
 /// harmless (some proxies do that); different values are refused.
@@ -28,10 +29,25 @@ pub(crate) fn optional<'a>(
     Ok(Some(first.as_bytes()))
 }
 
+/// The one HMAC-SHA-256, in lower-case hex, that is the whole value of a header.
+pub(crate) fn hex_signature(headers: &HeaderMap, name: &HeaderName) -> Result<Tag, Rejection> {
+    let value = single(headers, name)?;
+    Tag::decode(value, Encoding::Hex, Algorithm::Sha256).ok_or_else(|| Rejection::MalformedHeader {
+        header: name.clone(),
+        problem: "it is not 64 lower-case hex digits",
+    })
+}
+
 /// Whether `value` can be an ID: visible ASCII and not empty.
 pub(crate) fn visible_ascii(value: &[u8]) -> Option<&str> {
     let visible = !value.is_empty() && value.iter().all(u8::is_ascii_graphic);
     if visible { std::str::from_utf8(value).ok() } else { None }
+}
+
+/// A header that may be an ID or a type: visible ASCII, there once or always the same.
+pub(crate) fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let value = optional(headers, name).ok().flatten()?;
+    visible_ascii(value).map(str::to_owned)
 }
 
 /// A number written in ASCII digits alone, no sign, point or space, at most 15 of them (so that no

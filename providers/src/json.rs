@@ -5,6 +5,7 @@
 //! body. Of a repeated key the last counts, as in the common parsers. Nesting is not recursed into,
 //! so depth costs no stack.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -27,6 +28,49 @@ pub(crate) fn fields_of<'a, const N: usize>(
     names: [&str; N],
 ) -> Option<[Option<&'a RawValue>; N]> {
     fields(value?.get().as_bytes(), names)
+}
+
+/// As [`fields`], but of a text that is malformed somewhere the fields before that place: what a
+/// sender breaks in one field must not hide those that stand before it.
+pub(crate) fn fields_before_error<'a, const N: usize>(
+    text: &'a [u8],
+    names: [&str; N],
+) -> [Option<&'a RawValue>; N] {
+    let mut found = [None; N];
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let _ = (&mut deserializer).deserialize_map(Collect { names: &names, found: &mut found });
+    found
+}
+
+/// Puts fields into place as they come, so that they outlive an error after them.
+struct Collect<'n, 'f, 'de, const N: usize> {
+    names: &'n [&'n str; N],
+    found: &'f mut [Option<&'de RawValue>; N],
+}
+
+impl<'de, const N: usize> Visitor<'de> for Collect<'_, '_, 'de, N> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(key) = map.next_key_seed(IndexOf(self.names))? {
+            match key {
+                Some(index) => self.found[index] = Some(map.next_value()?),
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The elements of an array, in order; `None` when it is no array.
+pub(crate) fn elements(value: Option<&RawValue>) -> Option<Vec<&RawValue>> {
+    serde_json::from_str(value?.get()).ok()
 }
 
 struct FieldsOf<'n, const N: usize>([&'n str; N]);
@@ -83,10 +127,60 @@ impl Visitor<'_> for IndexOf<'_> {
     }
 }
 
+/// The named fields of one JSON object, read in one pass and asked for by name.
+#[derive(Debug)]
+pub(crate) struct Object<'a, const N: usize> {
+    names: [&'static str; N],
+    values: [Option<&'a RawValue>; N],
+}
+
+impl<'a, const N: usize> Object<'a, N> {
+    /// `None` when `text` is no well-formed object.
+    pub(crate) fn parse(text: &'a [u8], names: [&'static str; N]) -> Option<Self> {
+        Some(Self { names, values: fields(text, names)? })
+    }
+
+    /// The fields of a value found before; without any when it is no object.
+    pub(crate) fn of(value: Option<&'a RawValue>, names: [&'static str; N]) -> Self {
+        Self { names, values: fields_of(value, names).unwrap_or([None; N]) }
+    }
+
+    /// The value of one of the names; further names after dots lead into objects. `null` is none.
+    pub(crate) fn get(&self, path: &str) -> Option<&'a RawValue> {
+        let mut steps = path.split('.');
+        let first = steps.next()?;
+        let index = self.names.iter().position(|name| *name == first)?;
+        let mut value = self.values[index]?;
+        for step in steps {
+            let [inner] = fields_of(Some(value), [step])?;
+            value = inner?;
+        }
+        Some(value).filter(|value| value.get() != "null")
+    }
+
+    /// A non-empty string.
+    pub(crate) fn text(&self, path: &str) -> Option<String> {
+        text(self.get(path))
+    }
+
+    /// What an ID may be; as [`text_or_integer`].
+    pub(crate) fn id(&self, path: &str) -> Option<String> {
+        text_or_integer(self.get(path))
+    }
+}
+
 /// A non-empty string.
 pub(crate) fn text(value: Option<&RawValue>) -> Option<String> {
     let text: String = serde_json::from_str(value?.get()).ok()?;
     (!text.is_empty()).then_some(text)
+}
+
+/// A string, an empty one too; copied only where it holds escapes.
+pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+    match serde_json::from_str::<&str>(value.get()) {
+        Ok(text) => Some(Cow::Borrowed(text)),
+        Err(_) => serde_json::from_str::<String>(value.get()).ok().map(Cow::Owned),
+    }
 }
 
 /// An integer written as one; `1.0` and `"1"` are none.
@@ -239,6 +333,41 @@ mod tests {
     }
 
     #[test]
+    fn objects_answer_by_path() {
+        let body = br#"{"id":7,"data":{"total":{"amount":"12"}},"gone":null,"name":"x"}"#;
+        let object = Object::parse(body, ["id", "data", "gone", "name"]).unwrap();
+        assert_eq!(object.id("id").as_deref(), Some("7"));
+        assert_eq!(object.text("data.total.amount").as_deref(), Some("12"));
+        assert_eq!(object.text("name").as_deref(), Some("x"));
+        for none in ["gone", "data.none", "name.inner", "other", ""] {
+            assert!(object.get(none).is_none(), "{none}");
+        }
+        assert!(Object::parse(b"[]", ["id"]).is_none());
+        assert!(Object::of(object.get("name"), ["id"]).get("id").is_none());
+    }
+
+    #[test]
+    fn fields_before_a_mistake_are_kept() {
+        let body = b"{\"id\":\"a\",\"type\":\"t\",\"data\":{\"x\":\"\xff\"},\"late\":1}";
+        assert!(fields(body, ["id", "data"]).is_none());
+        let [id, kind, data, late] = fields_before_error(body, ["id", "type", "data", "late"]);
+        assert_eq!((text(id).as_deref(), text(kind).as_deref()), (Some("a"), Some("t")));
+        assert!(data.is_none() && late.is_none());
+        let whole = br#"{"id":"a","late":1}"#;
+        assert!(fields_before_error(whole, ["id", "late"]).iter().all(Option::is_some));
+        assert!(fields_before_error(b"[1]", ["id"])[0].is_none());
+    }
+
+    #[test]
+    fn elements_are_those_of_arrays() {
+        let of = |json: &'static str| serde_json::from_str::<&RawValue>(json).map(Some).unwrap();
+        let list = elements(of("[1, {\"a\":2}]")).unwrap();
+        assert_eq!(list.iter().map(|value| value.get()).collect::<Vec<_>>(), ["1", "{\"a\":2}"]);
+        assert!(elements(of("{}")).is_none());
+        assert!(elements(None).is_none());
+    }
+
+    #[test]
     fn depth_costs_no_stack() {
         let deep = format!("{{\"a\":{}{},\"id\":\"x\"}}", "[".repeat(200_000), "]".repeat(200_000));
         let [id, a] = fields(deep.as_bytes(), ["id", "a"]).unwrap();
@@ -267,6 +396,19 @@ mod tests {
         assert_eq!(time_ms(of("\"2026-01-01T00:00:00.250Z\"")), Some(1_767_225_600_250));
         assert_eq!(time_ms(of("\"yesterday\"")), None);
         assert_eq!(text(of("\"\\ud800\"")), None);
+    }
+
+    #[test]
+    fn arrays_and_strings_are_borrowed() {
+        let of = |json: &'static str| serde_json::from_str::<&RawValue>(json).unwrap();
+        let list = elements(Some(of("[1, {\"a\":[]} ,null]"))).unwrap();
+        let list: Vec<&str> = list.into_iter().map(RawValue::get).collect();
+        assert_eq!(list, ["1", "{\"a\":[]}", "null"]);
+        assert!(elements(Some(of("{}"))).is_none() && elements(None).is_none());
+        assert!(matches!(string(of("\"a:b\"")), Some(Cow::Borrowed("a:b"))));
+        assert_eq!(string(of("\"a\\/\\u0062\"")).as_deref(), Some("a/b"));
+        assert_eq!(string(of("\"\"")).as_deref(), Some(""));
+        assert_eq!(string(of("1")), None);
     }
 
     #[test]

@@ -10,37 +10,84 @@
 //! * [`Provider`] and [`Normalise`] (`provider.rs`) are the contract, `model.rs` its vocabulary;
 //! * `source.rs` turns configuration into a [`Source`], `registry.rs` lists the providers;
 //! * one file (or folder) per provider: `stripe/`, `standard_webhooks.rs`, `generic_hmac.rs`;
+//! * `published.rs` is key material that providers publish, `api.rs` what to ask their APIs for,
+//!   `fetching.rs` whether a source must;
 //! * shared tools: `mac.rs` (constant-time MAC matching), `header.rs` (strict header reading),
-//!   `json.rs` (borrowing JSON access), `pointers.rs` (settings that point into a body),
-//!   `settings.rs` (typed access to a source's settings table), `seeded.rs` (sample IDs).
+//!   `json.rs` (borrowing JSON access), `form.rs` (form bodies and queries), `money.rs` (exact amounts),
+//!   `mapping.rs` (canonical kinds), `pointers.rs` (settings that point into a body), `settings.rs`
+//!   (typed access to a source's settings table), `seeded.rs` (sample IDs);
+//! * `vectors.rs` judges signature cases in the exchange format of test vectors;
+//! * `documentation.rs` writes docs/providers.md from the code.
+//! * `published.rs` is key material that providers publish, `chain.rs` whether a certificate may be
+//!   trusted, `authority.rs` a development authority to sign samples with, `api.rs` what to ask the
+//!   providers' APIs for;
+//! * shared tools: `mac.rs` (constant-time MAC matching), `rsa.rs` and `ed25519.rs` (signatures with
+//!   public keys), `header.rs` (strict header reading), `json.rs` (borrowing JSON access), `form.rs`
+//!   (form bodies and queries), `money.rs` (exact amounts), `mapping.rs` (canonical kinds),
+//!   `pointers.rs` (settings that point into a body), `settings.rs` (typed access to a source's
+//!   settings table), `seeded.rs` (sample IDs);
+//! * `vectors.rs` judges signature cases in the exchange format of test vectors.
 //!
 //! To add a provider: write its file on the pattern of `stripe/`, and enter it in `registry.rs`.
 
+mod adyen;
+mod api;
+mod authority;
+mod aws_sns;
+mod braintree;
+mod chain;
+mod checkout_com;
+mod coinbase_cdp;
+mod coinbase_commerce;
+pub mod documentation;
+mod ed25519;
 mod error;
+mod fetching;
+mod form;
 mod generic_hmac;
+mod github;
+mod gocardless;
+mod google_pubsub;
 mod header;
 mod json;
 mod mac;
+mod mapping;
+mod mercadopago;
 mod model;
+mod mollie;
+mod money;
+mod paddle;
+mod paypal;
 mod pointers;
 mod provider;
+mod published;
+mod razorpay;
 mod registry;
 mod rejection;
+mod rsa;
 mod secret;
 mod seeded;
 mod settings;
+mod shopify;
 mod source;
+mod square;
 mod standard_webhooks;
 mod stripe;
 mod template;
+mod twilio;
+pub mod vectors;
 
+pub use api::{Api, Credentials, Fetch, Fetched};
+pub use authority::{AuthorityError, DevelopmentAuthority, development_authority};
 pub use error::BuildError;
+pub use fetching::check_fetching;
 pub use model::{
     Acknowledgement, BodyPart, Condition, Identified, KINDS, Mapping, Normalised, Payload, Request,
     SampleRequest, SampleSpec, UNKNOWN_TYPE, Verdict,
 };
 pub use provider::{Normalise, Provider};
-pub use registry::{ProviderInfo, SettingInfo, known_providers};
+pub use published::{KeyDocument, KeyDocumentError, MAX_KEY_DOCUMENT_BYTES, NoKeys, PublishedKeys};
+pub use registry::{AddressList, ProviderInfo, SettingInfo, known_providers};
 pub use rejection::Rejection;
 pub use secret::Secret;
 pub use source::{

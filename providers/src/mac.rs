@@ -14,7 +14,7 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use crate::Rejection;
+use crate::{Rejection, Secret};
 
 /// Signatures looked at in one request; more than any provider sends during a key roll.
 pub(crate) const MAX_SIGNATURES: usize = 16;
@@ -177,6 +177,18 @@ impl MacKey {
             Algorithm::Sha512 => State::Sha512(Hmac::new_from_slice(key).ok()?),
         };
         Some(Self { label: label.into(), state })
+    }
+
+    /// The key of a secret, from its decoded bytes.
+    pub(crate) fn decoded(
+        secret: &Secret,
+        algorithm: Algorithm,
+        key: Vec<u8>,
+    ) -> Result<Self, &'static str> {
+        if key.is_empty() {
+            return Err("decodes to an empty key");
+        }
+        Self::new(&secret.label, &key, algorithm).ok_or("has a length the algorithm refuses")
     }
 
     /// The MAC of the concatenated parts.

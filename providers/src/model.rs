@@ -36,6 +36,9 @@ pub const KINDS: &[&str] = &[
     "invoice.paid",
     "invoice.payment_failed",
     "checkout.completed",
+    "message.sent",
+    "message.delivered",
+    "message.failed",
 ];
 
 /// A request as it arrived.
@@ -51,12 +54,13 @@ pub struct Request<'a> {
     pub body: &'a Bytes,
 }
 
-/// Proof that a request was signed by a configured secret.
+/// Proof that a request is the provider's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// The scheme that verified it, e.g. `stripe-v1`.
     pub scheme: &'static str,
-    /// Label of the secret that verified it (the reference it came from, never its value).
+    /// Label of what verified it: the reference the secret came from (never its value), the URL of the
+    /// published key, or `unsigned` where the operator accepts notices that only fetching back can prove.
     pub secret_label: Arc<str>,
     /// The signed time, in milliseconds since the Unix epoch; `None` where the scheme signs none.
     pub signed_at_ms: Option<i64>,
@@ -100,6 +104,10 @@ pub struct Identified {
     pub body: BodyPart,
     /// Whether the ID is the provider's. `false`: it is a digest of the event's bytes.
     pub identified: bool,
+    /// A bare notice that its object has changed: the same bytes come again for every further change, so
+    /// the ID is that of the object, and each delivery is an event of its own. What it comes to is told
+    /// apart by [`crate::Fetched::state`].
+    pub notice: bool,
 }
 
 impl Identified {
@@ -109,6 +117,7 @@ impl Identified {
     pub fn new(event_id: Option<String>, bytes: &[u8], body: BodyPart) -> Self {
         Self {
             identified: event_id.is_some(),
+            notice: false,
             event_id: event_id.unwrap_or_else(|| digest_id(bytes)),
             event_type: UNKNOWN_TYPE.to_owned(),
             object_id: None,
@@ -153,6 +162,8 @@ pub struct Normalised {
     pub status: Option<String>,
     /// The provider's customer reference.
     pub customer: Option<String>,
+    /// The merchant's own reference, as given to the provider: an order number, for example.
+    pub reference: Option<String>,
     /// When it happened according to the provider, in milliseconds since the Unix epoch.
     pub occurred_at_ms: Option<i64>,
     /// The provider's API version the payload is written in.
@@ -173,6 +184,7 @@ impl Normalised {
             currency: None,
             status: None,
             customer: None,
+            reference: None,
             occurred_at_ms: None,
             provider_version: None,
             livemode: None,
@@ -190,7 +202,7 @@ pub struct Mapping {
     pub when: &'static [Condition],
     /// The canonical kind, one of [`KINDS`].
     pub kind: &'static str,
-    /// Fields of the object that hold the amount in minor units; the first present one is used.
+    /// Fields of the object that hold the amount; the first present one is used.
     pub amount: &'static [&'static str],
 }
 

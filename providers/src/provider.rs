@@ -1,18 +1,18 @@
 //! The contract every provider fulfils.
 //!
-//! Two traits, because two roles need different halves: the gateway holds secrets and needs all of
-//! [`Provider`]; the processor has no secrets and needs [`Normalise`] alone.
+//! Two traits, because two roles need different halves: the gateway holds secrets and needs
+//! [`Provider`]; the processor has no secrets and needs its [`Normalise`] alone.
 //!
 //! The contract is wide enough for the awkward ones. Batches return several events from
 //! [`Provider::identify`]; signatures inside the body, form bodies and signed URLs are all in
 //! [`Request`]; endpoint challenges are answered by [`Provider::challenge`]; keys that a provider
-//! publishes (certificates, key sets) arrive as settings, and a source is built anew when they change.
+//! publishes (certificates, key sets) arrive as [`PublishedKeys`].
 
 use std::fmt::Debug;
 
 use crate::{
-    Acknowledgement, Identified, Normalised, Payload, Rejection, Request, SampleRequest,
-    SampleSpec, Verdict,
+    Acknowledgement, Fetch, Fetched, Identified, Normalised, Payload, PublishedKeys, Rejection,
+    Request, SampleRequest, SampleSpec, Verdict,
 };
 
 /// Reads an event's payload in common terms. Needs no secret.
@@ -20,20 +20,60 @@ pub trait Normalise: Send + Sync + Debug {
     /// Says what `payload` reports. Never fails: what cannot be read stays `None`, and a type
     /// without a canonical name becomes `provider.<type>`, so that no event is dropped for its shape.
     fn normalise(&self, payload: &Payload<'_>) -> Normalised;
+
+    /// Where the payload tells the object's *present* state and comes again whenever anything of the
+    /// object changes, a name for that state, unique within the source, e.g. `payment:123:COMPLETED`.
+    /// Several events may tell the same state; it is a fact once.
+    fn state(&self, _payload: &Payload<'_>) -> Option<String> {
+        None
+    }
+
+    /// Whether the event, by itself or with what is fetched, tells a state that others may tell too: all such
+    /// events of one object have to be looked at together.
+    fn tells_state(&self, payload: &Payload<'_>) -> bool {
+        self.state(payload).is_some()
+    }
+
+    /// What to fetch from the provider's API ([`crate::ProviderInfo::api`]) to complete the event, or to
+    /// believe it at all; `None` where the payload is enough.
+    fn fetch(&self, _payload: &Payload<'_>) -> Option<Fetch> {
+        None
+    }
+
+    /// The event with the API's answer to [`Normalise::fetch`]. Never fails either: what the answer does
+    /// not tell stays as the payload has it.
+    fn fetched(&self, payload: &Payload<'_>, _answer: &[u8]) -> Fetched {
+        Fetched { normalised: self.normalise(payload), state: None }
+    }
+
+    /// Whether events of this source prove nothing until fetched: a source whose requests are not
+    /// signed must not run without its API.
+    fn must_fetch(&self) -> bool {
+        false
+    }
 }
 
 /// One configured provider with its key material, parsed once when the source is built.
-pub trait Provider: Normalise {
+pub trait Provider: Send + Sync + Debug {
+    /// The half that needs no secret.
+    fn reader(&self) -> &dyn Normalise;
+
     /// Checks the signature over the bytes as received, then its age.
     ///
-    /// `now_ms` is the time to judge age by, in milliseconds since the Unix epoch.
+    /// `keys` are the documents of published keys at hand. `now_ms` is the time to judge age by, in
+    /// milliseconds since the Unix epoch.
     /// The order is fixed (MAC first, then age, in both directions), so that only a holder of the
     /// secret learns anything about the clock.
     ///
     /// # Errors
     /// A [`Rejection`] that says what is wrong with the request; it never holds a secret or an
-    /// expected signature.
-    fn verify(&self, request: &Request<'_>, now_ms: i64) -> Result<Verdict, Rejection>;
+    /// expected signature. [`Rejection::NeedsKey`] is no verdict yet.
+    fn verify(
+        &self,
+        request: &Request<'_>,
+        keys: &dyn PublishedKeys,
+        now_ms: i64,
+    ) -> Result<Verdict, Rejection>;
 
     /// Lists the events a *verified* request carries, in the order they appear.
     ///
@@ -51,6 +91,17 @@ pub trait Provider: Normalise {
     /// The answer to an endpoint challenge (a request that asks for proof instead of carrying
     /// events), or `None` when `request` is not one.
     fn challenge(&self, _request: &Request<'_>) -> Option<Acknowledgement> {
+        None
+    }
+
+    /// Whether events arrive with GET too. Their parameters are then in the query.
+    fn accepts_get(&self) -> bool {
+        false
+    }
+
+    /// A URL that the operator wants opened once when `request`, which is verified and stored, asks for
+    /// it (a subscription that must be confirmed). Its host is pinned by the provider's rules.
+    fn confirmation(&self, _request: &Request<'_>) -> Option<String> {
         None
     }
 

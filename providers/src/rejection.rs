@@ -37,6 +37,9 @@ pub enum Rejection {
         /// How many secrets were tried.
         secrets: usize,
     },
+    /// The provider's published key did not make the signature.
+    #[error("the signature is not the published key's: {0}")]
+    WrongSignature(&'static str),
     /// The signature is right, but too old.
     #[error(
         "signed {age_ms} ms ago, which is more than the tolerance of {tolerance_ms} ms: a replayed request, or a clock that is off"
@@ -57,19 +60,35 @@ pub enum Rejection {
         /// The tolerance in milliseconds.
         tolerance_ms: i64,
     },
+    /// No verdict yet: the document of published keys at this URL has to be fetched first.
+    #[error("the key published at {url} is not at hand")]
+    NeedsKey {
+        /// The URL, checked against the provider's rules.
+        url: String,
+        /// The document at hand does not have the key that was used: it may be older than the key.
+        outdated: bool,
+    },
+    /// The published key cannot be trusted, or is of no use.
+    #[error("the published key is refused: {0}")]
+    BadKey(&'static str),
+    /// The signature is right, but the request is meant for somebody else.
+    #[error("signed by the provider, but not meant for this source: {0}")]
+    NotMeant(&'static str),
 }
 
 impl Rejection {
     /// A metric label out of a fixed set: `missing`, `malformed`, `conflicting`, `mismatch`,
-    /// `stale`, `future`.
+    /// `stale`, `future`, `key`, `not_meant`.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::MissingHeader(_) | Self::Missing(_) => "missing",
             Self::MalformedHeader { .. } | Self::Malformed(_) => "malformed",
             Self::ConflictingHeaders(_) => "conflicting",
-            Self::NoMatch { .. } => "mismatch",
+            Self::NoMatch { .. } | Self::WrongSignature(_) => "mismatch",
             Self::Stale { .. } => "stale",
             Self::FromFuture { .. } => "future",
+            Self::NeedsKey { .. } | Self::BadKey(_) => "key",
+            Self::NotMeant(_) => "not_meant",
         }
     }
 }

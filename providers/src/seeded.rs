@@ -20,6 +20,29 @@ pub(crate) fn sample_amount(seed: u64) -> i64 {
     100 + (mix(seed ^ 0x00a5_a5a5) % 99_900) as i64
 }
 
+/// A sample ID in the form of a UUID that only this seed gives.
+pub(crate) fn sample_uuid(seed: u64) -> String {
+    let (first, second) = (mix(seed), mix(!seed));
+    format!(
+        "{:08x}-{:04x}-{:04x}-{:04x}-{:012x}",
+        first >> 32,
+        (first >> 16) & 0xffff,
+        first & 0xffff,
+        second >> 48,
+        second & 0xffff_ffff_ffff
+    )
+}
+
+/// A sample ID of 15 digits.
+pub(crate) fn sample_number(seed: u64) -> u64 {
+    100_000_000_000_000 + mix(seed ^ 0x1234_5678) % 900_000_000_000_000
+}
+
+/// An amount of minor units of a currency with two decimal places, as a decimal: `12.05`.
+pub(crate) fn decimal(minor: i64) -> String {
+    format!("{}.{:02}", minor / 100, minor % 100)
+}
+
 /// The finaliser of SplitMix64: a bijection that makes neighbouring seeds look unrelated.
 fn mix(seed: u64) -> u64 {
     let mut word = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);

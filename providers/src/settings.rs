@@ -64,6 +64,34 @@ impl<'a> Settings<'a> {
         }
     }
 
+    /// A string that must be there; `what` says what it is and where it is found.
+    pub(crate) fn required(&self, key: &str, what: &str) -> Result<&'a str, BuildError> {
+        let text = self.text(key)?.filter(|text| !text.is_empty());
+        text.ok_or_else(|| self.bad(key, format!("is missing: {what}")))
+    }
+
+    /// `true` or `false`; `false` when the key is absent.
+    pub(crate) fn flag(&self, key: &str) -> Result<bool, BuildError> {
+        match self.value.get(key) {
+            None => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(_) => Err(self.bad(key, "must be true or false")),
+        }
+    }
+
+    /// A list of strings, or one string; empty when the key is absent.
+    pub(crate) fn texts(&self, key: &str) -> Result<Vec<&'a str>, BuildError> {
+        let bad = || self.bad(key, "must be a list of strings");
+        match self.value.get(key) {
+            None => Ok(Vec::new()),
+            Some(Value::String(text)) => Ok(vec![text]),
+            Some(Value::Array(items)) => {
+                items.iter().map(|item| item.as_str().ok_or_else(bad)).collect()
+            }
+            Some(_) => Err(bad()),
+        }
+    }
+
     /// One of a few words; `default` when the key is absent.
     pub(crate) fn choice<T: Copy>(
         &self,

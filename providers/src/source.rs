@@ -1,5 +1,6 @@
 //! From configuration to a source that can answer for its requests.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -10,8 +11,8 @@ use crate::model::digest_id;
 use crate::settings::Settings;
 use crate::{
     Acknowledgement, BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider,
-    ProviderInfo, Rejection, Request, SampleRequest, SampleSpec, Secret, UNKNOWN_TYPE, Verdict,
-    known_providers,
+    ProviderInfo, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, Secret,
+    UNKNOWN_TYPE, Verdict, known_providers,
 };
 
 /// How far a signed time may be from now when a source does not say: 300 seconds.
@@ -24,7 +25,6 @@ pub const MAX_ID_BYTES: usize = 512;
 pub const MAX_TYPE_BYTES: usize = 256;
 
 /// The configuration of a source.
-#[derive(Debug)]
 pub struct SourceSpec<'a> {
     /// The source's name; the namespace of its event IDs.
     pub name: &'a str,
@@ -32,11 +32,22 @@ pub struct SourceSpec<'a> {
     pub provider: &'a str,
     /// All secrets that are valid now. Several during a key roll; the first one signs samples.
     pub secrets: Vec<Secret>,
-    /// How far a signed time may be from now, in both directions; [`DEFAULT_TOLERANCE`] if `None`.
+    /// How far a signed time may be from now, in both directions; if `None`, [`DEFAULT_TOLERANCE`] or what the
+    /// provider's notes say.
     /// Without effect where the scheme signs no time.
     pub tolerance: Option<Duration>,
-    /// The provider's own settings, a table; `Value::Null` for none.
+    /// The provider's own settings, a table, references in it replaced by what they refer to;
+    /// `Value::Null` for none.
     pub settings: &'a Value,
+}
+
+impl fmt::Debug for SourceSpec<'_> {
+    /// Without the settings: some of them are secrets too.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("SourceSpec");
+        debug.field("name", &self.name).field("provider", &self.provider);
+        debug.field("secrets", &self.secrets).finish_non_exhaustive()
+    }
 }
 
 /// What a provider builds its key material from.
@@ -47,9 +58,15 @@ pub(crate) struct Keys<'a> {
     secrets: &'a [Secret],
     /// Tolerance in milliseconds.
     pub(crate) tolerance_ms: i64,
+    tolerance_is_set: bool,
 }
 
 impl Keys<'_> {
+    /// The configured tolerance in milliseconds, else the provider's own default.
+    pub(crate) const fn tolerance_or(&self, default_ms: i64) -> i64 {
+        if self.tolerance_is_set { self.tolerance_ms } else { default_ms }
+    }
+
     /// A key ring of every secret; `decode` turns the configured text into the key's bytes or says
     /// what is wrong with it.
     pub(crate) fn ring(
@@ -57,32 +74,54 @@ impl Keys<'_> {
         algorithm: Algorithm,
         decode: impl Fn(&str) -> Result<Vec<u8>, &'static str>,
     ) -> Result<KeyRing, BuildError> {
-        let mut keys = Vec::with_capacity(self.secrets.len());
-        for secret in self.secrets {
-            let bad = |problem| BuildError::BadSecret {
+        let keys =
+            self.each(|secret| MacKey::decoded(secret, algorithm, decode(secret.expose())?))?;
+        KeyRing::new(keys).ok_or_else(|| self.none())
+    }
+
+    /// Every secret, in order, as `decode` reads it; `decode` may say what is wrong with one.
+    pub(crate) fn each<T>(
+        &self,
+        decode: impl Fn(&Secret) -> Result<T, &'static str>,
+    ) -> Result<Vec<T>, BuildError> {
+        let decoded = |secret: &Secret| {
+            let text = secret.expose();
+            if text.is_empty() {
+                return Err("is empty");
+            }
+            if text.trim() != text {
+                return Err("begins or ends with white space, perhaps a line break");
+            }
+            decode(secret)
+        };
+        let with_label = |secret: &Secret| {
+            decoded(secret).map_err(|problem| BuildError::BadSecret {
                 source_name: self.source_name.to_owned(),
                 label: secret.label.clone(),
                 problem,
                 expected: self.expected,
-            };
-            let text = secret.expose();
-            if text.is_empty() {
-                return Err(bad("is empty"));
-            }
-            if text.trim() != text {
-                return Err(bad("begins or ends with white space, perhaps a line break"));
-            }
-            let key = decode(text).map_err(bad)?;
-            if key.is_empty() {
-                return Err(bad("decodes to an empty key"));
-            }
-            let key = MacKey::new(&secret.label, &key, algorithm);
-            keys.push(key.ok_or_else(|| bad("has a length the algorithm refuses"))?);
+            })
+        };
+        self.secrets.iter().map(with_label).collect()
+    }
+
+    /// The error for a source that has no secret and needs one.
+    pub(crate) fn none(&self) -> BuildError {
+        BuildError::NoSecret { source_name: self.source_name.to_owned(), expected: self.expected }
+    }
+}
+
+impl Keys<'_> {
+    /// As [`Keys::ring`], for sources that may do without a secret: `None` where none is configured.
+    pub(crate) fn optional_ring(
+        &self,
+        algorithm: Algorithm,
+        decode: impl Fn(&str) -> Result<Vec<u8>, &'static str>,
+    ) -> Result<Option<KeyRing>, BuildError> {
+        if self.secrets.is_empty() {
+            return Ok(None);
         }
-        KeyRing::new(keys).ok_or_else(|| BuildError::NoSecret {
-            source_name: self.source_name.to_owned(),
-            expected: self.expected,
-        })
+        self.ring(algorithm, decode).map(Some)
     }
 }
 
@@ -114,6 +153,7 @@ pub fn build(spec: SourceSpec<'_>) -> Result<Source, BuildError> {
         expected: info.secret,
         secrets: &spec.secrets,
         tolerance_ms: i64::try_from(tolerance.as_millis()).unwrap_or(i64::MAX),
+        tolerance_is_set: spec.tolerance.is_some(),
     };
     let provider = (info.build)(&settings, &keys)?;
     Ok(Source { name: spec.name.to_owned(), info, provider })
@@ -159,8 +199,13 @@ impl Source {
     ///
     /// # Errors
     /// A [`Rejection`], as [`Provider::verify`].
-    pub fn verify(&self, request: &Request<'_>, now_ms: i64) -> Result<Verdict, Rejection> {
-        self.provider.verify(request, now_ms)
+    pub fn verify(
+        &self,
+        request: &Request<'_>,
+        keys: &dyn PublishedKeys,
+        now_ms: i64,
+    ) -> Result<Verdict, Rejection> {
+        self.provider.verify(request, keys, now_ms)
     }
 
     /// The events of a verified request, in order; at least one. IDs and types are at most
@@ -174,6 +219,7 @@ impl Source {
         for event in &mut events {
             if event.event_id.len() > MAX_ID_BYTES {
                 event.event_id = digest_id(event.event_id.as_bytes());
+                event.identified = false;
             }
             if event.event_type.len() > MAX_TYPE_BYTES {
                 event.event_type = UNKNOWN_TYPE.to_owned();
@@ -186,7 +232,12 @@ impl Source {
 
     /// Reads a payload in common terms; as [`normaliser`], for who has the source at hand.
     pub fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        self.provider.normalise(payload)
+        self.provider.reader().normalise(payload)
+    }
+
+    /// Whether the event tells a state that others may tell too; as [`Normalise::tells_state`].
+    pub fn tells_state(&self, payload: &Payload<'_>) -> bool {
+        self.provider.reader().tells_state(payload)
     }
 
     /// The answer the provider insists on once its events are stored; `None`: any 2xx will do.
@@ -197,6 +248,16 @@ impl Source {
     /// The answer to an endpoint challenge; `None` when `request` is not one.
     pub fn challenge(&self, request: &Request<'_>) -> Option<Acknowledgement> {
         self.provider.challenge(request)
+    }
+
+    /// Whether events arrive with GET too; as [`Provider::accepts_get`].
+    pub fn accepts_get(&self) -> bool {
+        self.provider.accepts_get()
+    }
+
+    /// A URL to open once for a verified and stored request; as [`Provider::confirmation`].
+    pub fn confirmation(&self, request: &Request<'_>) -> Option<String> {
+        self.provider.confirmation(request)
     }
 
     /// HTTP status of the answer to a rejected request.

@@ -1,18 +1,23 @@
-//! Standard Webhooks (v1, HMAC-SHA-256) and Svix, whose scheme it grew from.
+//! Standard Webhooks (v1, HMAC-SHA-256, and v1a, Ed25519) and Svix, whose scheme it grew from.
 //!
-//! Signed is `id.timestamp.body`; the key is what follows `whsec_`, base64-decoded. The signature
-//! header lists `version,signature` entries separated by spaces; unknown versions are skipped.
-//! Svix names its headers `svix-*` and may send `webhook-*` instead; if any `svix-*` is there, that
+//! Signed is `id.timestamp.body`. A symmetric key is what follows `whsec_`, base64-decoded; a
+//! public key follows `whpk_`, and `whsk_` holds the private one too. The signature header lists
+//! `version,signature` entries separated by spaces. A version counts only where the source has a
+//! key for it: `v1` for symmetric keys, `v1a` for public ones; all other entries are skipped. Svix
+//! names its headers `svix-*` and may send `webhook-*` instead; if any `svix-*` is there, that
 //! family alone counts, so that a forged one cannot hide behind a genuine one of the other.
 //!
 //! The event ID is the message ID header, the same on every attempt and covered by the signature.
+
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use serde_json::json;
 
-use crate::mac::{Algorithm, Candidates, Encoding, KeyRing, MAX_SIGNATURES, Tag};
+use crate::ed25519::{self, Ed25519Key};
+use crate::mac::{Algorithm, Candidates, Encoding, KeyRing, MAX_SIGNATURES, MacKey, Tag};
 use crate::pointers::{
     AMOUNT_POINTER, CURRENCY_POINTER, ID_POINTER, OBJECT_ID_POINTER, Pointers, SampleValues,
     TYPE_POINTER,
@@ -22,28 +27,37 @@ use crate::seeded::{sample_amount, sample_id, unix_seconds};
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, Rejection, Request,
-    SampleRequest, SampleSpec, Verdict, header, json as body_json,
+    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
+    Rejection, Request, SampleRequest, SampleSpec, Secret, Verdict, header, json as body_json,
 };
 
-const SECRET: &str = "the endpoint's signing secret, whsec_ and base64";
+const SECRET: &str = "the endpoint's signing secret, whsec_ and base64; or, for v1a signatures, the sender's public key, whpk_ and base64 (a whsk_ key can sign samples too)";
 
 const SETTINGS: &[crate::SettingInfo] =
     &[ID_POINTER, TYPE_POINTER, OBJECT_ID_POINTER, AMOUNT_POINTER, CURRENCY_POINTER];
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
     name: "standard-webhooks",
-    summary: "Any sender that follows the Standard Webhooks specification (v1 signatures)",
+    title: "Standard Webhooks",
+    summary: "Any sender that follows the Standard Webhooks specification (v1 and v1a signatures)",
     secret: SECRET,
+    scheme: "`webhook-id`, `webhook-timestamp`, `webhook-signature: v1,…`: HMAC-SHA-256 in base64 over `id.timestamp.body`; `v1a,…`: Ed25519 over the same",
+    identity: "`webhook-id`, unless a pointer says otherwise; `type` of the body",
+    answer: "any 2xx",
+    notes: &[],
     settings: SETTINGS,
+    samples: &["invoice.paid"],
     mappings: &[],
+    addresses: &[],
+    api: None,
     build: |settings, keys| build(settings, keys, false),
     normaliser,
 };
 
 pub(crate) const SVIX_INFO: ProviderInfo = ProviderInfo {
     name: "svix",
-    summary: "Senders that use Svix: svix-* headers, else webhook-* headers (v1 signatures)",
+    title: "Svix",
+    summary: "Senders that use Svix: svix-* headers, else webhook-* headers (v1 and v1a signatures)",
     build: |settings, keys| build(settings, keys, true),
     ..INFO
 };
@@ -51,6 +65,8 @@ pub(crate) const SVIX_INFO: ProviderInfo = ProviderInfo {
 /// The three headers under one prefix.
 struct Family {
     scheme: &'static str,
+    /// The same with Ed25519.
+    scheme_v1a: &'static str,
     id: HeaderName,
     timestamp: HeaderName,
     signature: HeaderName,
@@ -58,6 +74,7 @@ struct Family {
 
 static WEBHOOK: Family = Family {
     scheme: "standard-webhooks-v1",
+    scheme_v1a: "standard-webhooks-v1a",
     id: HeaderName::from_static("webhook-id"),
     timestamp: HeaderName::from_static("webhook-timestamp"),
     signature: HeaderName::from_static("webhook-signature"),
@@ -65,6 +82,7 @@ static WEBHOOK: Family = Family {
 
 static SVIX: Family = Family {
     scheme: "svix-v1",
+    scheme_v1a: "svix-v1a",
     id: HeaderName::from_static("svix-id"),
     timestamp: HeaderName::from_static("svix-timestamp"),
     signature: HeaderName::from_static("svix-signature"),
@@ -78,7 +96,7 @@ struct Reader {
 #[derive(Debug)]
 struct StandardWebhooks {
     reader: Reader,
-    keys: KeyRing,
+    keys: KeySet,
     tolerance_ms: i64,
     svix: bool,
 }
@@ -97,16 +115,91 @@ fn build(
     svix: bool,
 ) -> Result<Box<dyn Provider>, BuildError> {
     let reader = reader(settings)?;
-    let ring = keys.ring(Algorithm::Sha256, decode_secret)?;
-    Ok(Box::new(StandardWebhooks { reader, keys: ring, tolerance_ms: keys.tolerance_ms, svix }))
+    let set = KeySet::new(keys.each(Key::parse)?).ok_or_else(|| keys.none())?;
+    Ok(Box::new(StandardWebhooks { reader, keys: set, tolerance_ms: keys.tolerance_ms, svix }))
 }
 
-fn decode_secret(text: &str) -> Result<Vec<u8>, &'static str> {
-    if text.starts_with("whpk_") || text.starts_with("whsk_") {
-        return Err("is an Ed25519 key (v1a), which is not supported");
+/// A secret of either kind.
+enum Key {
+    Symmetric(Box<MacKey>),
+    Public(Ed25519Key),
+}
+
+impl Key {
+    fn parse(secret: &Secret) -> Result<Self, &'static str> {
+        let text = secret.expose();
+        if let Some(key) = Ed25519Key::parse(&secret.label, text) {
+            return key.map(Self::Public);
+        }
+        let encoded = text.strip_prefix("whsec_").unwrap_or(text);
+        let key = STANDARD.decode(encoded).map_err(|_| "is not base64 after whsec_")?;
+        MacKey::decoded(secret, Algorithm::Sha256, key).map(|key| Self::Symmetric(Box::new(key)))
     }
-    let encoded = text.strip_prefix("whsec_").unwrap_or(text);
-    STANDARD.decode(encoded).map_err(|_| "is not base64 after whsec_")
+}
+
+/// Every live key of a source: at least one of either kind.
+#[derive(Debug)]
+struct KeySet {
+    symmetric: Option<KeyRing>,
+    /// How many keys are in the ring.
+    symmetric_count: usize,
+    public: Vec<Ed25519Key>,
+}
+
+impl KeySet {
+    /// `None` for no keys.
+    fn new(keys: Vec<Key>) -> Option<Self> {
+        let (mut symmetric, mut public) = (Vec::new(), Vec::new());
+        for key in keys {
+            match key {
+                Key::Symmetric(key) => symmetric.push(*key),
+                Key::Public(key) => public.push(key),
+            }
+        }
+        let (symmetric_count, symmetric) = (symmetric.len(), KeyRing::new(symmetric));
+        (symmetric.is_some() || !public.is_empty()).then_some(Self {
+            symmetric,
+            symmetric_count,
+            public,
+        })
+    }
+
+    /// The label of the key that made one of the signatures, and the scheme.
+    fn verify(
+        &self,
+        family: &Family,
+        signed: &[&[u8]],
+        signatures: &Signatures,
+    ) -> Result<(Arc<str>, &'static str), Rejection> {
+        if let Some(ring) = &self.symmetric
+            && let Ok(label) = ring.verify(signed, &signatures.symmetric)
+        {
+            return Ok((label, family.scheme));
+        }
+        let candidates = &signatures.public[..signatures.public_count];
+        if !candidates.is_empty() {
+            // Ed25519 takes the message in one piece.
+            let message = signed.concat();
+            let made_one =
+                |key: &&Ed25519Key| candidates.iter().any(|one| key.verify(&message, one));
+            if let Some(key) = self.public.iter().find(made_one) {
+                return Ok((Arc::clone(key.label()), family.scheme_v1a));
+            }
+        }
+        Err(Rejection::NoMatch { secrets: self.symmetric_count + self.public.len() })
+    }
+
+    /// An entry of the signature header; `None` where every key can only verify.
+    fn sign(&self, signed: &[&[u8]]) -> Option<String> {
+        match &self.symmetric {
+            Some(ring) => Some(format!("v1,{}", ring.sign(signed).encode(Encoding::Base64))),
+            None => {
+                let message = signed.concat();
+                let signature = self.public.iter().find_map(|key| key.sign(&message))?;
+                Some(format!("v1a,{signature}"))
+            }
+        }
+    }
 }
 
 impl StandardWebhooks {
@@ -120,25 +213,49 @@ impl StandardWebhooks {
     }
 }
 
-fn signatures(family: &Family, value: &[u8]) -> Result<Candidates, Rejection> {
-    let malformed =
-        |problem| Rejection::MalformedHeader { header: family.signature.clone(), problem };
-    let mut candidates = Candidates::new();
-    for (count, entry) in value.split(|byte| *byte == b' ').enumerate() {
-        if count == MAX_SIGNATURES {
-            return Err(malformed("too many signatures"));
+/// The signatures of a request that the source has keys for, in a fixed space.
+struct Signatures {
+    symmetric: Candidates,
+    public: [[u8; ed25519::SIGNATURE_BYTES]; MAX_SIGNATURES],
+    public_count: usize,
+}
+
+impl Signatures {
+    fn parse(family: &Family, value: &[u8], keys: &KeySet) -> Result<Self, Rejection> {
+        let malformed =
+            |problem| Rejection::MalformedHeader { header: family.signature.clone(), problem };
+        let mut found = Self {
+            symmetric: Candidates::new(),
+            public: [[0; ed25519::SIGNATURE_BYTES]; MAX_SIGNATURES],
+            public_count: 0,
+        };
+        for (count, entry) in value.split(|byte| *byte == b' ').enumerate() {
+            if count == MAX_SIGNATURES {
+                return Err(malformed("too many signatures"));
+            }
+            if let Some(text) = entry.strip_prefix(b"v1,").filter(|_| keys.symmetric.is_some()) {
+                let tag = Tag::decode(text, Encoding::Base64, Algorithm::Sha256);
+                if tag.is_some_and(|tag| !found.symmetric.push(tag)) {
+                    return Err(malformed("too many signatures"));
+                }
+            } else if let Some(text) =
+                entry.strip_prefix(b"v1a,").filter(|_| !keys.public.is_empty())
+                && let Some(signature) = ed25519::decode_signature(text)
+                && let Some(slot) = found.public.get_mut(found.public_count)
+            {
+                *slot = signature;
+                found.public_count += 1;
+            }
         }
-        let tag = entry
-            .strip_prefix(b"v1,")
-            .and_then(|text| Tag::decode(text, Encoding::Base64, Algorithm::Sha256));
-        if tag.is_some_and(|tag| !candidates.push(tag)) {
-            return Err(malformed("too many signatures"));
+        if found.symmetric.is_empty() && found.public_count == 0 {
+            return Err(malformed(match (&keys.symmetric, keys.public.is_empty()) {
+                (Some(_), true) => "it holds no signature of version v1",
+                (None, _) => "it holds no signature of version v1a",
+                (Some(_), false) => "it holds no signature of version v1 or v1a",
+            }));
         }
+        Ok(found)
     }
-    if candidates.is_empty() {
-        return Err(malformed("it holds no signature of version v1"));
-    }
-    Ok(candidates)
 }
 
 impl Normalise for Reader {
@@ -151,14 +268,17 @@ impl Normalise for Reader {
     }
 }
 
-impl Normalise for StandardWebhooks {
-    fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        self.reader.normalise(payload)
-    }
-}
-
 impl Provider for StandardWebhooks {
-    fn verify(&self, request: &Request<'_>, now_ms: i64) -> Result<Verdict, Rejection> {
+    fn reader(&self) -> &dyn Normalise {
+        &self.reader
+    }
+
+    fn verify(
+        &self,
+        request: &Request<'_>,
+        _keys: &dyn PublishedKeys,
+        now_ms: i64,
+    ) -> Result<Verdict, Rejection> {
         let family = self.family(request.headers);
         let signature = header::single(request.headers, &family.signature)?;
         let id = header::single(request.headers, &family.id)?;
@@ -172,12 +292,12 @@ impl Provider for StandardWebhooks {
             header: family.timestamp.clone(),
             problem: "it must be whole seconds in digits",
         })?;
-        let candidates = signatures(family, signature)?;
+        let signatures = Signatures::parse(family, signature, &self.keys)?;
         let signed = [id, b".", timestamp, b".", request.body];
-        let secret_label = self.keys.verify(&signed, &candidates)?;
+        let (secret_label, scheme) = self.keys.verify(family, &signed, &signatures)?;
         let signed_at_ms = signed_at.saturating_mul(1000);
         header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
-        Ok(Verdict { scheme: family.scheme, secret_label, signed_at_ms: Some(signed_at_ms) })
+        Ok(Verdict { scheme, secret_label, signed_at_ms: Some(signed_at_ms) })
     }
 
     fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
@@ -215,7 +335,7 @@ impl Provider for StandardWebhooks {
         let body = document.to_string();
         let timestamp = unix_seconds(spec.now_ms).to_string();
         let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body.as_bytes()];
-        let signature = format!("v1,{}", self.keys.sign(&signed).encode(Encoding::Base64));
+        let signature = self.keys.sign(&signed)?;
         Some(SampleRequest {
             headers: vec![
                 ("content-type".to_owned(), "application/json".to_owned()),

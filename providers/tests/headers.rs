@@ -7,7 +7,7 @@ mod common;
 use common::{NOW_MS, request, sample_headers, source};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
-use sluice_providers::{SampleSpec, Source};
+use sluice_providers::{NoKeys, SampleSpec, Source};
 
 const STANDARD_SECRET: &str = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
@@ -28,7 +28,7 @@ impl Case {
     }
 
     fn outcome(&self, headers: &HeaderMap) -> &'static str {
-        match self.source.verify(&request(headers, &self.body), NOW_MS) {
+        match self.source.verify(&request(headers, &self.body), &NoKeys, NOW_MS) {
             Ok(_) => "ok",
             Err(rejection) => rejection.reason(),
         }

@@ -163,6 +163,7 @@ pub struct ProcessedEvent {
     pub currency: Option<String>,
     pub status: Option<String>,
     pub customer: Option<String>,
+    pub reference: Option<String>,
     pub provider_version: Option<String>,
     pub occurred_at: Option<i64>,
     pub received_at: i64,

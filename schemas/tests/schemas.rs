@@ -103,6 +103,7 @@ fn every_record_round_trips() {
         currency: Some("EUR".into()),
         status: None,
         customer: None,
+        reference: Some("order 7".into()),
         provider_version: None,
         occurred_at: None,
         received_at: 1,

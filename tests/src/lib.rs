@@ -6,7 +6,9 @@
 //! * [`send`]: signed webhooks; [`ledger`]: the answers to them;
 //! * [`read`]: topics as a `read_committed` consumer sees them, offsets, positions;
 //! * [`account`]: acknowledged = processed ∪ dead letters ∪ waiting, each exactly once;
-//! * [`fake_api`]: a provider's API whose answers a test writes;
+//! * [`endpoints`]: every provider as a source, its samples, and forged twins of them;
+//! * [`fake_keys`]: where providers publish their keys, and the links that confirm subscriptions;
+//! * [`fake_api`]: providers' APIs, whose answers a test writes;
 //! * [`otlp`]: a collector that keeps the spans it is sent;
 //! * [`write`]: records put into a topic past the gateway;
 //! * [`wait`]: conditions with a deadline, never blind sleeps.
@@ -16,7 +18,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 pub mod account;
+pub mod endpoints;
 pub mod fake_api;
+pub mod fake_keys;
 pub mod ledger;
 pub mod otlp;
 pub mod ports;

@@ -29,6 +29,8 @@ pub struct Webhook {
     pub source: String,
     /// The provider's ID of the event.
     pub event_id: String,
+    /// Query of the URL it is posted to, without `?`.
+    pub query: Option<String>,
     /// Headers, the signature among them.
     pub headers: Vec<(String, String)>,
     /// The body.
@@ -39,6 +41,12 @@ impl Webhook {
     /// Its event key.
     pub fn key(&self) -> String {
         format!("{}:{}", self.source, self.event_id)
+    }
+
+    /// Where it is posted to at a gateway.
+    pub fn url(&self, gateway: &str) -> String {
+        let url = format!("{gateway}/webhooks/{}", self.source);
+        self.query.as_ref().map_or(url.clone(), |query| format!("{url}?{query}"))
     }
 
     /// With one more header.
@@ -79,6 +87,11 @@ impl Samples {
         Samples { source: source.expect("a source") }
     }
 
+    /// The source that makes them.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// The event of a seed.
     pub fn event(&self, seed: u64) -> Webhook {
         self.of_type(seed, None)
@@ -91,6 +104,7 @@ impl Samples {
         Webhook {
             source: self.source.name().to_owned(),
             event_id: sample.event_id,
+            query: sample.query,
             headers: sample.headers,
             body: sample.body.to_vec(),
         }
@@ -108,6 +122,7 @@ pub fn stripe_body(event_id: &str, body: Vec<u8>) -> Webhook {
     Webhook {
         source: STRIPE.to_owned(),
         event_id: event_id.to_owned(),
+        query: None,
         headers: vec![("stripe-signature".to_owned(), format!("t={time},v1={signature}"))],
         body,
     }
@@ -136,10 +151,7 @@ impl Sender {
 
     /// Posts once.
     pub async fn post(&self, gateway: &str, webhook: &Webhook) -> Answer {
-        let mut request = self
-            .client
-            .post(format!("{gateway}/webhooks/{}", webhook.source))
-            .body(webhook.body.clone());
+        let mut request = self.client.post(webhook.url(gateway)).body(webhook.body.clone());
         for (name, value) in &webhook.headers {
             request = request.header(name, value);
         }

@@ -5,7 +5,8 @@ use std::path::Path;
 use clap::Subcommand;
 use serde_json::json;
 use sluice_kafka::{admin::Admin, settings};
-use sluice_service::config::{Config, ConfigErrors, Problem};
+use sluice_providers::{BuildError, SourceSpec};
+use sluice_service::config::{Config, ConfigErrors, Problem, SourceConfig};
 
 use crate::{
     args::Globals,
@@ -93,17 +94,8 @@ fn mistakes(config: &Config) -> Vec<Problem> {
         add(String::new(), error.to_string());
     }
     for (index, source) in config.sources.iter().enumerate() {
-        let key = format!("source.{index}");
-        // Without its secrets a source cannot be built, but its settings can still be checked.
-        let outcome = if source.resolve_secrets().is_ok() {
-            context::build_source(source).map(|_| ()).map_err(|error| error.to_string())
-        } else {
-            sluice_providers::normaliser(&source.name, &source.provider, &source.settings)
-                .map(|_| ())
-                .map_err(|error| error.to_string())
-        };
-        if let Err(message) = outcome {
-            add(key, message);
+        if let Some(message) = refusal(source) {
+            add(format!("source.{index}"), message);
         }
     }
     if let Err(error) = settings::topics(config) {
@@ -115,6 +107,30 @@ fn mistakes(config: &Config) -> Vec<Problem> {
         add("kafka".to_owned(), error.to_string());
     }
     found
+}
+
+/// What the provider has against a source, apart from secrets that cannot be read: those are told already.
+fn refusal(source: &SourceConfig) -> Option<String> {
+    if source.resolve_secrets().is_ok() && source.resolve_settings().is_ok() {
+        return sluice_gateway::check_source(source).err().map(|error| format!("{error:#}"));
+    }
+    // Without its secrets a source cannot be built, but everything else can still be checked.
+    let spec = SourceSpec {
+        name: &source.name,
+        provider: &source.provider,
+        secrets: Vec::new(),
+        tolerance: source.tolerance,
+        settings: &source.settings,
+    };
+    match sluice_providers::build(spec) {
+        Ok(_) => None,
+        Err(BuildError::NoSecret { .. }) => {
+            sluice_providers::normaliser(&source.name, &source.provider, &source.settings)
+                .err()
+                .map(|error| error.to_string())
+        }
+        Err(error) => Some(error.to_string()),
+    }
 }
 
 fn report(

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod dev;
 pub mod dlq;
+pub mod providers;
 pub mod replay;
 pub mod roles;
 pub mod schemas;
@@ -36,7 +37,8 @@ pub async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Topics { command } => topics::run(&client()?, command).await,
         Command::Schemas { command } => schemas::run(&client()?, command).await,
         Command::Config { command } => config::run(globals, command),
-        Command::Verify(args) => verify::run(&client()?, &args),
+        Command::Verify(args) => verify::run(globals, &args),
+        Command::Providers(args) => providers::run(globals, &args),
         Command::Dlq { command } => dlq::run(&client()?, command).await,
         Command::Replay { command } => replay::run(&client()?, command).await,
         Command::Status(args) => status::run(&client()?, args).await,

@@ -18,6 +18,8 @@ pub async fn unknown_sources_methods_and_addresses_are_refused(world: &World, ga
         let answer = world.send(gateway, method, "shop", &[], Vec::new()).await;
         assert_eq!(answer.is_problem(405).header("allow"), "POST");
     }
+    let answer = world.send(gateway, "HEAD", "shop", &[], Vec::new()).await;
+    assert_eq!((answer.status, answer.header("allow")), (405, "POST"));
     let from = |address: &'static str| {
         let mut event = world.event();
         event.headers.push(("x-forwarded-for".to_owned(), address.to_owned()));

@@ -12,6 +12,10 @@ pub trait OriginalIndex: Send {
     /// `not_before` (ms).
     fn has_earlier(&self, key: KeyHash, offset: i64, not_before: i64) -> bool;
 
+    /// Whether there is an original of `key` at any other offset than `offset`, before or after it, with a time
+    /// of at least `not_before` (ms).
+    fn has_other(&self, key: KeyHash, offset: i64, not_before: i64) -> bool;
+
     /// Whether the original at this very offset is known.
     fn has(&self, key: KeyHash, offset: i64) -> bool;
 
@@ -77,6 +81,10 @@ impl MemoryIndex {
 impl OriginalIndex for MemoryIndex {
     fn has_earlier(&self, key: KeyHash, offset: i64, not_before: i64) -> bool {
         self.originals(key).any(|(at, time)| *at < offset && *time >= not_before)
+    }
+
+    fn has_other(&self, key: KeyHash, offset: i64, not_before: i64) -> bool {
+        self.originals(key).any(|(at, time)| *at != offset && *time >= not_before)
     }
 
     fn has(&self, key: KeyHash, offset: i64) -> bool {
@@ -176,6 +184,12 @@ mod tests {
                             o.key == key && o.offset < offset && o.time >= not_before
                         });
                         prop_assert_eq!(index.has_earlier(key, offset, not_before), expected);
+                        let other = list.iter().any(|o| {
+                            o.key == key && o.offset != offset && o.time >= not_before
+                        });
+                        prop_assert_eq!(index.has_other(key, offset, not_before), other);
+                        let has = list.iter().any(|o| o.key == key && o.offset == offset);
+                        prop_assert_eq!(index.has(key, offset), has);
                     }
                 }
             }

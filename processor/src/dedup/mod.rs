@@ -9,6 +9,13 @@
 //! So whether a record is an original is a function of the raw log alone, not of when or how often it
 //! is processed: resetting offsets emits every original again and no duplicate.
 //!
+//! Some events tell no more than the *present state* of an object, fetched from the provider's API. A
+//! state is a fact once, however many notifications find it and in whatever order their retries succeed. It
+//! has a key of its own, and the original of that key is the raw record whose event told it first: any other
+//! record that finds the same state is a duplicate, one with a *smaller* offset too. This is no function of the
+//! log (the answer depends on when one asks), so a replay emits a state again only at the record that told it.
+//! A state that was told longer ago than originals are remembered is told again.
+//!
 //! * [`index`]: the originals of one partition; the only module that an on-disk index replaces.
 //! * [`block`]: the journal's record format.
 //! * [`state`]: index, chains and position of one partition, and the overlay of the open transaction.
@@ -27,6 +34,11 @@ impl KeyHash {
         let mut first = [0; 16];
         first.copy_from_slice(&blake3::hash(event_key.as_bytes()).as_bytes()[..16]);
         KeyHash(u128::from_le_bytes(first))
+    }
+
+    /// The hash of an object's state. No event key has a `/` there: it begins with a source's name and `:`.
+    pub fn of_state(source: &str, state: &str) -> KeyHash {
+        KeyHash::of(&format!("{source}/state/{state}"))
     }
 }
 

@@ -150,10 +150,36 @@ impl<I: OriginalIndex> PartitionState<I> {
             return Decision::Duplicate;
         }
         if !seen {
-            self.overlay.originals.push(Original { key, offset, time });
-            self.overlay.by_key.entry(key).or_default().push((offset, time));
+            self.note(Original { key, offset, time });
         }
         Decision::Original { replay }
+    }
+
+    /// What the rule says of an event that tells a state, the original of which lies at `offset`. Notes nothing,
+    /// because the event may yet fail to be written; [`PartitionState::note_state`] does.
+    pub fn decide_state(&self, key: KeyHash, offset: i64, not_before: i64) -> Decision {
+        let noted = self.overlay.by_key.get(&key);
+        let mut noted = noted.into_iter().flatten();
+        if self.index.has(key, offset) || noted.clone().any(|(at, _)| *at == offset) {
+            return Decision::Original { replay: true };
+        }
+        if self.index.has_other(key, offset, not_before)
+            || noted.any(|(_, when)| *when >= not_before)
+        {
+            return Decision::Duplicate;
+        }
+        Decision::Original { replay: false }
+    }
+
+    /// Notes in the overlay that a state is told by the event whose original is this.
+    pub fn note_state(&mut self, key: KeyHash, offset: i64, time: i64) {
+        self.note(Original { key, offset, time });
+    }
+
+    fn note(&mut self, original: Original) {
+        self.overlay.originals.push(original);
+        let noted = self.overlay.by_key.entry(original.key).or_default();
+        noted.push((original.offset, original.time));
     }
 
     /// Notes a raw record that has no key, and says whether it had been processed before.

@@ -1,6 +1,6 @@
 //! What must hold when all is at rest, told from the final logs alone, knowing nothing of the run.
 
-use crate::world::{PARTITIONS, World, tp};
+use crate::world::{FACT, PARTITIONS, World, state_of, tp};
 use sluice_kafka::sim::Cluster;
 use sluice_processor::dedup::{ChainId, KeyHash, block::DedupBlock};
 use sluice_schemas::*;
@@ -73,6 +73,7 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<Totals, Violation> {
     for event in &failed {
         traces.entry((event.raw_partition, event.raw_offset)).or_default().failed.push(event);
     }
+    let facts = states(&processed)?;
     let dead: BTreeSet<&str> = world.dlq.iter().map(|letter| letter.chain_id.as_str()).collect();
     for partition in 0..PARTITIONS {
         let originals = originals(world, cluster, partition);
@@ -94,7 +95,14 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<Totals, Violation> {
             let taken_over = key.as_deref().is_some_and(|key| latest[key] > *offset);
             let none = Traces::default();
             let traces = traces.get(&(partition, *offset)).unwrap_or(&none);
-            judge(traces, resets, taken_over, &dead).map_err(|what| Violation {
+            let state = key.as_deref().and_then(state_of);
+            let tells = state.is_some();
+            let found = state.filter(|_| !traces.processed.is_empty());
+            if found.is_some_and(|state| !facts.contains(&(partition, state))) {
+                let what = "its state was never told as a fact".to_owned();
+                return Err(Violation { partition, offset: *offset, what });
+            }
+            judge(traces, resets, taken_over, tells, &dead).map_err(|what| Violation {
                 partition,
                 offset: *offset,
                 what,
@@ -106,11 +114,34 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<Totals, Violation> {
     Ok(Totals { outputs: processed.len(), replays })
 }
 
-/// One original: first processed once, again once per reset, every chain ended.
+/// A state is a fact by one original of its partition, first once, and again in replays of that original alone.
+/// Returns the states.
+fn states(processed: &[ProcessedEvent]) -> Result<BTreeSet<(i32, String)>, Violation> {
+    let mut told: BTreeMap<(i32, String), Vec<&ProcessedEvent>> = BTreeMap::new();
+    for event in processed.iter().filter(|event| event.kind == FACT) {
+        if let Some(state) = state_of(&event.event_key) {
+            told.entry((event.raw_partition, state)).or_default().push(event);
+        }
+    }
+    let one = |(place, events): ((i32, String), Vec<&ProcessedEvent>)| {
+        let (partition, offset) = (place.0, events[0].raw_offset);
+        let first = events.iter().filter(|event| !event.replay).count();
+        if first == 1 && events.iter().all(|event| event.raw_offset == offset) {
+            return Ok(place);
+        }
+        let places: Vec<_> = events.iter().map(|event| (event.raw_offset, event.replay)).collect();
+        let what = format!("state {} was told by (offset, replay) {places:?}", place.1);
+        Err(Violation { partition, offset, what })
+    };
+    told.into_iter().map(one).collect()
+}
+
+/// One original: first processed once, again once per reset, every chain ended. `tells`: it finds a state.
 fn judge(
     traces: &Traces<'_>,
     resets: usize,
     taken_over: bool,
+    tells: bool,
     dead: &BTreeSet<&str>,
 ) -> Result<(), String> {
     let Traces { processed, failed } = traces;
@@ -119,7 +150,8 @@ fn judge(
     let chains = failed.iter().filter(|event| event.attempt == 1).count();
     let first = processed.iter().filter(|event| event.attempts == 1 && !event.replay).count()
         + failed.iter().filter(|event| event.attempt == 1 && !event.replay).count();
-    if first != 1 {
+    // Who finds a new state in a replay is no replay.
+    if first == 0 || (first > 1 && !tells) {
         return Err(format!("the original was first processed {first} times"));
     }
     if direct + chains > 1 + resets {

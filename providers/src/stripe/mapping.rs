@@ -8,81 +8,89 @@
 //! `refund.succeeded` only when it is the one in which the status changed; a refund that succeeds
 //! at once is `refund.created` with that status.
 //!
-//! Amounts are in minor units already. Those of `payment.refunded` and `payment.partially_refunded`
+//! Amounts are in minor units already, but for the few currencies where Stripe keeps to an exponent
+//! that is not ISO 4217's any more. Those of `payment.refunded` and `payment.partially_refunded`
 //! are what the payment has been refunded in total; each refund's own amount is in `refund.*`.
 
 use serde_json::value::RawValue;
 
 use crate::Condition::{Absent, Became, Is};
-use crate::{Condition, Mapping, json};
+use crate::mapping::{self, row, row_when};
+use crate::{Condition, Mapping, json, money};
 
 const AMOUNT: &[&str] = &["amount"];
 const NO_INTENT: &[Condition] = &[Absent("payment_intent")];
 
-const fn row(
-    event_type: &'static str,
-    when: &'static [Condition],
-    kind: &'static str,
-    amount: &'static [&'static str],
-) -> Mapping {
-    Mapping { event_type, when, kind, amount }
-}
-
 pub(super) const MAPPINGS: &[Mapping] = &[
-    row("payment_intent.created", &[], "payment.created", AMOUNT),
-    row("payment_intent.requires_action", &[], "payment.pending", AMOUNT),
-    row("payment_intent.processing", &[], "payment.pending", AMOUNT),
-    row("payment_intent.partially_funded", &[], "payment.pending", AMOUNT),
-    row("payment_intent.amount_capturable_updated", &[], "payment.authorized", AMOUNT),
-    row("payment_intent.succeeded", &[], "payment.succeeded", &["amount_received", "amount"]),
-    row("payment_intent.payment_failed", &[], "payment.failed", AMOUNT),
-    row("payment_intent.canceled", &[], "payment.cancelled", AMOUNT),
-    row("charge.pending", NO_INTENT, "payment.pending", AMOUNT),
-    row(
+    row("payment_intent.created", "payment.created", AMOUNT),
+    row("payment_intent.requires_action", "payment.pending", AMOUNT),
+    row("payment_intent.processing", "payment.pending", AMOUNT),
+    row("payment_intent.partially_funded", "payment.pending", AMOUNT),
+    row("payment_intent.amount_capturable_updated", "payment.authorized", AMOUNT),
+    row("payment_intent.succeeded", "payment.succeeded", &["amount_received", "amount"]),
+    row("payment_intent.payment_failed", "payment.failed", AMOUNT),
+    row("payment_intent.canceled", "payment.cancelled", AMOUNT),
+    row_when("charge.pending", NO_INTENT, "payment.pending", AMOUNT),
+    row_when(
         "charge.succeeded",
         &[Absent("payment_intent"), Is("captured", "false")],
         "payment.authorized",
         AMOUNT,
     ),
-    row("charge.succeeded", NO_INTENT, "payment.succeeded", AMOUNT),
-    row("charge.failed", NO_INTENT, "payment.failed", AMOUNT),
-    row("charge.expired", NO_INTENT, "payment.cancelled", AMOUNT),
-    row("charge.captured", &[], "payment.captured", &["amount_captured", "amount"]),
-    row("charge.refunded", &[Is("refunded", "true")], "payment.refunded", &["amount_refunded"]),
-    row(
+    row_when("charge.succeeded", NO_INTENT, "payment.succeeded", AMOUNT),
+    row_when("charge.failed", NO_INTENT, "payment.failed", AMOUNT),
+    row_when("charge.expired", NO_INTENT, "payment.cancelled", AMOUNT),
+    row("charge.captured", "payment.captured", &["amount_captured", "amount"]),
+    row_when(
+        "charge.refunded",
+        &[Is("refunded", "true")],
+        "payment.refunded",
+        &["amount_refunded"],
+    ),
+    row_when(
         "charge.refunded",
         &[Is("refunded", "false")],
         "payment.partially_refunded",
         &["amount_refunded"],
     ),
-    row("refund.created", &[], "refund.created", AMOUNT),
-    row("refund.updated", &[Became("status", "succeeded")], "refund.succeeded", AMOUNT),
-    row("refund.failed", &[], "refund.failed", AMOUNT),
-    row("charge.dispute.created", &[], "dispute.opened", AMOUNT),
-    row("charge.dispute.updated", &[], "dispute.updated", AMOUNT),
-    row("charge.dispute.funds_withdrawn", &[], "dispute.updated", AMOUNT),
-    row("charge.dispute.funds_reinstated", &[], "dispute.updated", AMOUNT),
-    row("charge.dispute.closed", &[Is("status", "won")], "dispute.won", AMOUNT),
-    row("charge.dispute.closed", &[Is("status", "lost")], "dispute.lost", AMOUNT),
-    row("charge.dispute.closed", &[], "dispute.updated", AMOUNT),
-    row("payout.created", &[], "payout.created", AMOUNT),
-    row("payout.paid", &[], "payout.paid", AMOUNT),
-    row("payout.failed", &[], "payout.failed", AMOUNT),
-    row("customer.subscription.created", &[], "subscription.created", &[]),
-    row("customer.subscription.updated", &[], "subscription.updated", &[]),
-    row("customer.subscription.paused", &[], "subscription.updated", &[]),
-    row("customer.subscription.resumed", &[], "subscription.updated", &[]),
-    row("customer.subscription.deleted", &[], "subscription.cancelled", &[]),
-    row("invoice.paid", &[], "invoice.paid", &["amount_paid", "total"]),
-    row("invoice.payment_failed", &[], "invoice.payment_failed", &["amount_due", "total"]),
-    row("checkout.session.completed", &[], "checkout.completed", &["amount_total"]),
+    row("refund.created", "refund.created", AMOUNT),
+    row_when("refund.updated", &[Became("status", "succeeded")], "refund.succeeded", AMOUNT),
+    row("refund.failed", "refund.failed", AMOUNT),
+    row("charge.dispute.created", "dispute.opened", AMOUNT),
+    row("charge.dispute.updated", "dispute.updated", AMOUNT),
+    row("charge.dispute.funds_withdrawn", "dispute.updated", AMOUNT),
+    row("charge.dispute.funds_reinstated", "dispute.updated", AMOUNT),
+    row_when("charge.dispute.closed", &[Is("status", "won")], "dispute.won", AMOUNT),
+    row_when("charge.dispute.closed", &[Is("status", "lost")], "dispute.lost", AMOUNT),
+    row("charge.dispute.closed", "dispute.updated", AMOUNT),
+    row("payout.created", "payout.created", AMOUNT),
+    row("payout.paid", "payout.paid", AMOUNT),
+    row("payout.failed", "payout.failed", AMOUNT),
+    row("customer.subscription.created", "subscription.created", &[]),
+    row("customer.subscription.updated", "subscription.updated", &[]),
+    row("customer.subscription.paused", "subscription.updated", &[]),
+    row("customer.subscription.resumed", "subscription.updated", &[]),
+    row("customer.subscription.deleted", "subscription.cancelled", &[]),
+    row("invoice.paid", "invoice.paid", &["amount_paid", "total"]),
+    row("invoice.payment_failed", "invoice.payment_failed", &["amount_due", "total"]),
+    row("checkout.session.completed", "checkout.completed", &["amount_total"]),
 ];
 
 /// The first row that holds for the event.
 pub(super) fn find(event_type: &str, object: &Object<'_>) -> Option<&'static Mapping> {
-    MAPPINGS.iter().find(|row| {
-        row.event_type == event_type && row.when.iter().all(|condition| object.meets(condition))
-    })
+    mapping::find(MAPPINGS, event_type, |condition| object.meets(condition))
+}
+
+/// An amount as Stripe writes it, in minor units of `currency`; as it is where there is no currency.
+///
+/// ISK and UGX have no minor unit but are kept in hundredths; MGA has one but is kept whole.
+/// Source: <https://docs.stripe.com/currencies#special-cases>.
+pub(super) fn minor_units(amount: i64, currency: Option<&str>) -> Option<i64> {
+    match currency {
+        Some(code @ ("ISK" | "UGX")) => money::rescale(amount, 2, code),
+        Some(code @ "MGA") => money::rescale(amount, 0, code),
+        _ => Some(amount),
+    }
 }
 
 /// Every field of an object that is looked at.
@@ -171,10 +179,6 @@ impl<'a> Object<'a> {
     }
 
     fn is(&self, field: &str, value: &str) -> bool {
-        let found = self.get(field);
-        match json::boolean(found) {
-            Some(boolean) => value == if boolean { "true" } else { "false" },
-            None => json::text(found).as_deref() == Some(value),
-        }
+        mapping::reads(self.get(field), value)
     }
 }

@@ -15,21 +15,76 @@ mod sample;
 use http::HeaderName;
 
 use crate::mac::{Algorithm, Candidates, Encoding, KeyRing, Tag};
-use crate::registry::ProviderInfo;
+use crate::registry::{AddressList, ProviderInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, Rejection, Request,
-    SampleRequest, SampleSpec, UNKNOWN_TYPE, Verdict, header, json,
+    Api, BodyPart, BuildError, Credentials, Fetch, Fetched, Identified, Normalise, Normalised,
+    Payload, Provider, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, UNKNOWN_TYPE,
+    Verdict, header, json,
 };
 use mapping::Object;
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
     name: "stripe",
+    title: "Stripe",
     summary: "Stripe webhooks: snapshot events (v1), Connect, thin events (v2)",
-    secret: "the endpoint's signing secret, the whole whsec_… text",
+    secret: "the endpoint's signing secret, the whole whsec_… text; in the dashboard under Developers → Webhooks → the endpoint → Signing secret",
+    scheme: "`Stripe-Signature: t=…,v1=…`: HMAC-SHA-256 in hex over `t.body`; any `v1` may match, `v0` never counts",
+    identity: "`id` and `type` of the body; the object is the payment intent, else the charge, else the object itself (thin events: `related_object.id`); the tenant is `account` or `context`",
+    answer: "any 2xx; live events are tried for up to three days, each attempt signed anew",
+    notes: &[
+        "Thin events (v2) hold no data: they are completed from the API, and keep Stripe's own kind.",
+        "Thin events of a connected account (`context`) are fetched without Stripe-Context: the API key must be that account's to see them.",
+        "Amounts in ISK and UGX (which Stripe keeps in hundredths) and MGA (which it keeps whole) are rescaled to ISO 4217's minor units.",
+    ],
     settings: &[],
+    samples: &[
+        "payment_intent.succeeded",
+        "payment_intent.payment_failed",
+        "charge.refunded",
+        "refund.created",
+        "refund.updated",
+        "charge.dispute.created",
+        "charge.dispute.closed",
+        "payout.paid",
+        "invoice.paid",
+        "customer.subscription.created",
+        "checkout.session.completed",
+        "v2.core.account.updated",
+    ],
     mappings: mapping::MAPPINGS,
+    addresses: &[AddressList {
+        name: "all",
+        url: "https://stripe.com/files/ips/ips_webhooks.txt",
+        as_of: "2026-05-15",
+        networks: &[
+            "3.18.12.63",
+            "3.69.109.8",
+            "3.120.168.93",
+            "3.130.192.231",
+            "13.235.14.237",
+            "13.235.122.149",
+            "18.211.135.69",
+            "35.154.171.200",
+            "35.157.207.129",
+            "52.15.183.38",
+            "54.88.130.119",
+            "54.88.130.237",
+            "54.187.174.169",
+            "54.187.205.235",
+            "54.187.216.72",
+        ],
+    }],
+    api: Some(Api {
+        base_url: "https://api.stripe.com",
+        test_base_url: None,
+        credentials: Credentials::Bearer {
+            token: "a secret or restricted API key (sk_… or rk_…) that may read events; in the dashboard under Developers → API keys",
+        },
+        headers: &[("Stripe-Version", sample::API_VERSION)],
+        summary: "GET /v2/core/events/{id} for thin events",
+    }),
     build,
     normaliser: |_| Ok(Box::new(Reader)),
 };
@@ -163,10 +218,13 @@ impl Normalise for Reader {
             mapping.kind.clone_into(&mut normalised.kind);
         }
         let amount = mapping.map_or(&["amount"][..], |mapping| mapping.amount);
+        let currency = event.object.currency();
+        let amount = event.object.first_integer(amount);
         Normalised {
             object_id: event.object_id,
-            amount_minor: event.object.first_integer(amount),
-            currency: event.object.currency(),
+            amount_minor: amount
+                .and_then(|amount| mapping::minor_units(amount, currency.as_deref())),
+            currency,
             status: event.object.text("status"),
             customer: event.object.reference("customer"),
             occurred_at_ms: event.occurred_at_ms,
@@ -176,16 +234,59 @@ impl Normalise for Reader {
             ..normalised
         }
     }
+
+    fn fetch(&self, payload: &Payload<'_>) -> Option<Fetch> {
+        let event = Event::parse(payload.body).filter(|event| event.thin)?;
+        Some(Fetch::of("/v2/core/events/", event.id.as_deref()?))
+    }
+
+    fn fetched(&self, payload: &Payload<'_>, answer: &[u8]) -> Fetched {
+        let normalised = self.normalise(payload);
+        let thin = |body| Event::parse(body).filter(|event: &Event<'_>| event.thin);
+        let (sent, told) = (thin(payload.body), thin(answer));
+        let complete =
+            sent.zip(told).filter(|(sent, told)| sent.id.is_some() && sent.id == told.id);
+        let normalised = match complete {
+            Some((_, told)) => complete_thin(normalised, told, answer),
+            None => normalised,
+        };
+        // The answer is the event itself, which is told apart by its own ID.
+        Fetched { normalised, state: None }
+    }
 }
 
-impl Normalise for Stripe {
-    fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        Reader.normalise(payload)
+/// A thin event with the data that the API has of it: amounts are `{"value":…,"currency":…}`.
+fn complete_thin(event: Normalised, told: Event<'_>, answer: &[u8]) -> Normalised {
+    let [data] = json::fields(answer, ["data"]).unwrap_or_default();
+    let [amount, status, customer] =
+        json::fields_of(data, ["amount", "status", "customer"]).unwrap_or_default();
+    let [value, currency] = json::fields_of(amount, ["value", "currency"]).unwrap_or_default();
+    let currency = json::currency(currency);
+    Normalised {
+        object_id: told.object_id.or(event.object_id),
+        amount_minor: json::integer(value)
+            .and_then(|value| mapping::minor_units(value, currency.as_deref())),
+        currency,
+        status: json::text(status),
+        customer: json::text(customer),
+        occurred_at_ms: told.occurred_at_ms.or(event.occurred_at_ms),
+        livemode: told.livemode.or(event.livemode),
+        needs_hydration: false,
+        ..event
     }
 }
 
 impl Provider for Stripe {
-    fn verify(&self, request: &Request<'_>, now_ms: i64) -> Result<Verdict, Rejection> {
+    fn reader(&self) -> &dyn Normalise {
+        &Reader
+    }
+
+    fn verify(
+        &self,
+        request: &Request<'_>,
+        _keys: &dyn PublishedKeys,
+        now_ms: i64,
+    ) -> Result<Verdict, Rejection> {
         let signature = Signature::parse(header::single(request.headers, &SIGNATURE)?)?;
         if request.body.is_empty() {
             return Err(Rejection::Malformed("the body is empty, which Stripe never sends"));

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use crate::SampleSpec;
 use crate::seeded::{sample_amount, sample_id, unix_seconds};
 
-const API_VERSION: &str = "2025-09-30.clover";
+/// The version sample events are written in, and the API is asked in.
+pub(super) const API_VERSION: &str = "2025-09-30.clover";
 
 /// The event's ID and its body; `None` where `now_ms` is no time.
 pub(super) fn event(spec: &SampleSpec<'_>) -> Option<(String, String)> {

@@ -8,6 +8,7 @@ use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
 use super::secret::{SecretError, SecretRef};
+use super::settings;
 use super::units::{self, ByteSize, RateLimit};
 
 /// `[gateway]`: the HTTP endpoint and its limits.
@@ -110,6 +111,10 @@ pub struct SourceConfig {
     /// Networks that may send (403 for others). Default empty: any.
     #[serde(default, with = "units::networks")]
     pub allow_ips: Vec<IpNet>,
+    /// Lists of addresses that the provider publishes, by name such as `live`; their networks may send as
+    /// well as those of `allow_ips`. Default empty.
+    #[serde(default)]
+    pub allow_provider_ips: Vec<String>,
     /// Most requests to this source (429 above it). Default `gateway.rate_limit`.
     #[serde(default)]
     pub rate_limit: Option<RateLimit>,
@@ -122,7 +127,12 @@ pub struct SourceConfig {
     /// Tenant that the source belongs to. Default none.
     #[serde(default)]
     pub tenant: Option<String>,
-    /// The provider's own settings; it checks them itself. Default empty.
+    /// Where the keys and confirmation links that the provider publishes are fetched instead: scheme, host
+    /// and port, such as an egress proxy's `http://10.0.0.5:3000`. Default: from the provider itself.
+    #[serde(default)]
+    pub key_origin: Option<String>,
+    /// The provider's own settings; it checks them itself. A text `env:NAME` or `file:PATH` stands for what
+    /// it refers to, see [`SourceConfig::resolve_settings`]. Default empty.
     #[serde(default = "no_settings")]
     pub settings: serde_json::Value,
     /// Fetches the full object before processing, where payloads are thin. Default none.
@@ -143,10 +153,12 @@ impl SourceConfig {
             secrets: Vec::new(),
             tolerance: None,
             allow_ips: Vec::new(),
+            allow_provider_ips: Vec::new(),
             rate_limit: None,
             partition_by: PartitionBy::Event,
             retry: None,
             tenant: None,
+            key_origin: None,
             settings: no_settings(),
             hydrate: None,
         }
@@ -164,14 +176,53 @@ impl SourceConfig {
             .collect()
     }
 
+    /// The settings with every reference (`env:NAME`, `file:PATH`, also within lists and tables) replaced by
+    /// what it refers to, without trailing line ends. The result holds secrets: it is for building the
+    /// source, never for printing.
+    ///
+    /// # Errors
+    /// The first reference that cannot be read; the error names the source and the key.
+    pub fn resolve_settings(&self) -> Result<serde_json::Value, SecretError> {
+        let mut errors = Vec::new();
+        let settings = self.resolved_settings(&mut errors);
+        errors.into_iter().next().map_or(Ok(settings), Err)
+    }
+
+    /// As [`Self::resolve_settings`], with every error.
+    pub(super) fn resolved_settings(&self, errors: &mut Vec<SecretError>) -> serde_json::Value {
+        let mut settings = self.settings.clone();
+        let owner = format!("source `{}`, settings", self.name);
+        settings::resolve(&mut settings, &owner, errors);
+        settings
+    }
+
     /// The bearer token of `[source.hydrate]`, when there is one.
     ///
     /// # Errors
     /// When the secret cannot be read; the error names the source.
     pub fn resolve_bearer(&self) -> Result<Option<SecretString>, SecretError> {
-        let owner = format!("source `{}`, hydrate.bearer", self.name);
-        let bearer = self.hydrate.as_ref().and_then(|hydrate| hydrate.bearer.as_ref());
-        bearer.map(|reference| reference.resolve(&owner)).transpose()
+        self.resolve_hydrate("bearer", |hydrate| hydrate.bearer.as_ref())
+    }
+
+    /// Client ID and secret of `[source.hydrate]`, when both are there.
+    ///
+    /// # Errors
+    /// When one of them cannot be read; the error names the source.
+    pub fn resolve_client(&self) -> Result<Option<(SecretString, SecretString)>, SecretError> {
+        let id = self.resolve_hydrate("client_id", |hydrate| hydrate.client_id.as_ref())?;
+        let secret =
+            self.resolve_hydrate("client_secret", |hydrate| hydrate.client_secret.as_ref())?;
+        Ok(id.zip(secret))
+    }
+
+    fn resolve_hydrate<'a>(
+        &'a self,
+        key: &str,
+        reference: impl Fn(&'a HydrateConfig) -> Option<&'a SecretRef>,
+    ) -> Result<Option<SecretString>, SecretError> {
+        let owner = format!("source `{}`, hydrate.{key}", self.name);
+        let reference = self.hydrate.as_ref().and_then(reference);
+        reference.map(|reference| reference.resolve(&owner)).transpose()
     }
 }
 
@@ -186,15 +237,34 @@ pub enum PartitionBy {
     Object,
 }
 
-/// `[source.hydrate]`: one HTTP GET per event, before it is processed.
+/// `[source.hydrate]`: one HTTP GET per event that needs it, before it is processed. Without `url` the
+/// provider's own API is asked, and the event is completed from its answer; what that needs is the
+/// provider's to say.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HydrateConfig {
-    /// URL with at least one of the placeholders `{object_id}` and `{event_id}`.
-    pub url: String,
+    /// URL with at least one of the placeholders `{object_id}` and `{event_id}`; its answer is passed on and
+    /// changes nothing else. Default none: the provider's API.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Where the provider's API lives, without a path of its own. Default: the provider's.
+    #[serde(default)]
+    pub base_url: Option<String>,
+    /// Which of the provider's environments is asked. Default `live`.
+    #[serde(default)]
+    pub environment: Option<Environment>,
     /// Token sent as `Authorization: Bearer`. Default none.
     #[serde(default)]
     pub bearer: Option<SecretRef>,
+    /// ID that a token is obtained with (OAuth client credentials). Default none.
+    #[serde(default)]
+    pub client_id: Option<SecretRef>,
+    /// Secret that a token is obtained with. Default none.
+    #[serde(default)]
+    pub client_secret: Option<SecretRef>,
+    /// Most requests; one over it waits up to `timeout`, then its event is retried. Default none.
+    #[serde(default)]
+    pub rate_limit: Option<RateLimit>,
     /// Longest wait for a complete answer. Default 5s.
     #[serde(default = "hydrate_timeout", with = "units::duration")]
     pub timeout: Duration,
@@ -207,10 +277,17 @@ pub struct HydrateConfig {
     /// How long an open breaker refuses before it tries again. Default 30s.
     #[serde(default = "breaker_reset", with = "units::duration")]
     pub breaker_reset: Duration,
-    /// What a 404 means: gone for good, or not there yet. Default `permanent`.
+    /// What a 404 means: gone for good, or not there yet. Default `permanent` for a `url`, `transient` for the
+    /// provider's API.
     #[serde(default)]
-    pub not_found: NotFound,
+    pub not_found: Option<NotFound>,
+    /// Where a 404 of the provider's API is transient: how long after the event came in. Default 10m.
+    #[serde(default, with = "units::duration_opt")]
+    pub not_found_for: Option<Duration>,
 }
+
+/// [`HydrateConfig::not_found_for`] where it is not set.
+const NOT_FOUND_FOR: Duration = Duration::from_secs(600);
 
 fn hydrate_timeout() -> Duration {
     Duration::from_secs(5)
@@ -231,24 +308,77 @@ fn breaker_reset() -> Duration {
 impl HydrateConfig {
     /// Hydration from `url`, everything else at its default.
     pub fn new(url: impl Into<String>) -> Self {
+        Self { url: Some(url.into()), ..Self::api() }
+    }
+
+    /// Hydration from the provider's API, everything else at its default.
+    pub fn api() -> Self {
         Self {
-            url: url.into(),
+            url: None,
+            base_url: None,
+            environment: None,
             bearer: None,
+            client_id: None,
+            client_secret: None,
+            rate_limit: None,
             timeout: hydrate_timeout(),
             concurrency: hydrate_concurrency(),
             breaker_failures: breaker_failures(),
             breaker_reset: breaker_reset(),
-            not_found: NotFound::Permanent,
+            not_found: None,
+            not_found_for: None,
+        }
+    }
+
+    /// The optional keys that are set, for who knows which of them the provider needs.
+    pub fn keys(&self) -> Vec<&'static str> {
+        [
+            ("url", self.url.is_some()),
+            ("base_url", self.base_url.is_some()),
+            ("environment", self.environment.is_some()),
+            ("bearer", self.bearer.is_some()),
+            ("client_id", self.client_id.is_some()),
+            ("client_secret", self.client_secret.is_some()),
+            ("not_found_for", self.not_found_for.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(key, set)| set.then_some(key))
+        .collect()
+    }
+
+    /// The references to secrets, to make them absolute for example.
+    pub fn secrets_mut(&mut self) -> impl Iterator<Item = &mut SecretRef> {
+        [&mut self.bearer, &mut self.client_id, &mut self.client_secret].into_iter().flatten()
+    }
+
+    /// How long after an event came in a 404 is transient: `None` never, [`Duration::MAX`] always.
+    pub fn not_found_transient_for(&self) -> Option<Duration> {
+        let api = self.url.is_none();
+        match self.not_found {
+            Some(NotFound::Permanent) => None,
+            None if !api => None,
+            Some(NotFound::Transient) if !api => Some(Duration::MAX),
+            Some(NotFound::Transient) | None => Some(self.not_found_for.unwrap_or(NOT_FOUND_FOR)),
         }
     }
 }
 
-/// What a 404 from a hydration URL means.
+/// Which of a provider's environments an API request goes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// Where real money moves.
+    #[default]
+    Live,
+    /// The provider's sandbox; the same place where it has none.
+    Test,
+}
+
+/// What a 404 from a hydration URL means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum NotFound {
     /// The object will not appear: straight to the dead letters.
-    #[default]
     Permanent,
     /// The object may appear later: retry.
     Transient,

@@ -7,6 +7,7 @@
 //!   `properties."security.protocol"`, with or without the quotes.
 //! * `cluster`, `ingress`, `workers`: the sections, as plain structs whose doc comments state unit and default.
 //! * `load` finds every mistake in one go, `locate` its line, `validate` holds the rules on values.
+//! * `settings`: references to secrets among a provider's own settings.
 //! * `units` and `secret`: durations, sizes, rates and secret references as people write them.
 //!
 //! `sluice.default.toml` shows every key with its default; a test keeps it equal to the code.
@@ -17,6 +18,7 @@ mod ingress;
 mod load;
 mod locate;
 mod secret;
+mod settings;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -34,7 +36,8 @@ pub use cluster::{
 };
 pub use error::{ConfigErrors, Problem};
 pub use ingress::{
-    GatewayConfig, HydrateConfig, ManagementConfig, NotFound, PartitionBy, SourceConfig,
+    Environment, GatewayConfig, HydrateConfig, ManagementConfig, NotFound, PartitionBy,
+    SourceConfig,
 };
 pub use load::process_env;
 pub use secret::{SecretError, SecretRef, SecretRefError};
@@ -122,7 +125,9 @@ impl Config {
             let owner = format!("source `{}`", source.name);
             let secrets = source.secrets.iter();
             errors.extend(secrets.filter_map(|secret| secret.resolve(&owner).err()));
+            source.resolved_settings(&mut errors);
             errors.extend(source.resolve_bearer().err());
+            errors.extend(source.resolve_client().err());
         }
         errors
     }

@@ -86,6 +86,7 @@ fn compare(ours: &Read<sluice_schemas::ProcessedEvent>, theirs: &Value) {
         "currency": event.currency,
         "status": event.status,
         "customer": event.customer,
+        "reference": event.reference,
         "provider_version": event.provider_version,
         "occurred_at": event.occurred_at,
         "received_at": event.received_at,

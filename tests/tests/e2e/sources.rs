@@ -46,6 +46,7 @@ fn acme(id: &str, order: &str) -> Webhook {
     Webhook {
         source: "acme".to_owned(),
         event_id: id.to_owned(),
+        query: None,
         headers: vec![
             ("x-acme-signature".to_owned(), format!("sha256={signature}")),
             ("x-acme-timestamp".to_owned(), time),

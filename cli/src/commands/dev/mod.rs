@@ -2,9 +2,11 @@
 //!
 //! Broker and registry are real ones, run as child processes (`sluice-dev-stack`); the roles run in this
 //! process. The order of the start is the order of dependence, and the stop is its reverse: roles first,
-//! so that nothing in flight is lost, then registry and broker. `setup` decides what is configured.
+//! so that nothing in flight is lost, then registry and broker. `setup` decides what is configured, `sources` which
+//! sample sources there are.
 
 mod setup;
+mod sources;
 
 use std::{
     fs,
@@ -58,8 +60,8 @@ Examples:
 The first start downloads Apache Kafka and Apicurio Registry (needs Java 17 or newer, Maven and Python 3).
 Default ports: gateway 8080, management 8090, Kafka 9092, registry 8081, all on 127.0.0.1.
 
-Without [[source]] in the configuration there are two: `stripe` and a generic HMAC sender `acme`, with
-secrets made for this folder. The configuration in force is written to DATA_DIR/sluice.toml; other
+Without [[source]] in the configuration there is one for each provider, named as it is, and a generic HMAC
+sender `acme`, with secrets made for this folder. The configuration in force is written to DATA_DIR/sluice.toml; other
 commands started in this folder find it by themselves in ./.sluice-dev.
 
 The ready file is JSON {gateway, management, kafka, registry}; it exists exactly while an event would be

@@ -1,22 +1,19 @@
 //! What `sluice dev` configures, writes into its data folder, and tells.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{ErrorKind, Write},
+    fs,
     net::{Ipv4Addr, SocketAddr},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
-use serde_json::json;
-use sluice_service::config::{
-    Config, GatewayConfig, ManagementConfig, ProcessorConfig, SecretRef, SourceConfig,
-};
+use serde_json::Value;
+use sluice_service::config::{Config, GatewayConfig, ManagementConfig, ProcessorConfig, SecretRef};
 
 use crate::context::{DEFAULT_FILE, DEV_DATA_DIR};
 
-use super::Addresses;
+use super::{Addresses, sources};
+use crate::commands::send::base_url;
 
 const HEADER: &str = "\
 # Written by `sluice dev` at every start, so changes made here are lost.
@@ -44,10 +41,19 @@ pub(super) fn config(base: &Config, data_dir: &Path, ephemeral: bool) -> anyhow:
         config.processor.state_dir = data_dir.join("state");
     }
     if config.sources.is_empty() {
-        config.sources = sample_sources(data_dir)?;
+        config.sources = sources::samples(data_dir, &public_url(config.gateway.listen))?;
     }
     make_absolute(&mut config)?;
     Ok(config)
+}
+
+/// What the providers that sign a URL are told it is. A port that is not known yet is left out: it need not
+/// be the URL that requests are seen at.
+fn public_url(listen: SocketAddr) -> String {
+    if listen.port() == 0 {
+        return format!("http://{}", listen.ip());
+    }
+    base_url(listen)
 }
 
 /// The file written for other commands lies elsewhere, and they may be started elsewhere.
@@ -57,8 +63,11 @@ fn make_absolute(config: &mut Config) -> anyhow::Result<()> {
     if let Some(cache) = &mut config.registry.cache_dir {
         *cache = here.join(&*cache);
     }
+    for source in &mut config.sources {
+        make_references_absolute(&mut source.settings, &here);
+    }
     let sources = config.sources.iter_mut().flat_map(|source| {
-        source.secrets.iter_mut().chain(source.hydrate.iter_mut().filter_map(|h| h.bearer.as_mut()))
+        source.secrets.iter_mut().chain(source.hydrate.iter_mut().flat_map(|h| h.secrets_mut()))
     });
     let registry = &mut config.registry;
     let credentials = registry.username.iter_mut().chain(registry.password.iter_mut());
@@ -70,6 +79,24 @@ fn make_absolute(config: &mut Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Settings may be references too: `file:` is followed by a path.
+fn make_references_absolute(settings: &mut Value, here: &Path) {
+    match settings {
+        Value::String(text) => {
+            if let Ok(SecretRef::File(path)) = text.parse::<SecretRef>() {
+                *text = SecretRef::File(here.join(path)).to_string();
+            }
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(|item| make_references_absolute(item, here));
+        }
+        Value::Object(table) => {
+            table.values_mut().for_each(|value| make_references_absolute(value, here));
+        }
+        _ => {}
+    }
+}
+
 /// Nothing here is for other computers: an address for everybody becomes this computer's own.
 fn listen(configured: SocketAddr, default: SocketAddr, ephemeral: bool) -> SocketAddr {
     if configured != default {
@@ -77,44 +104,6 @@ fn listen(configured: SocketAddr, default: SocketAddr, ephemeral: bool) -> Socke
     }
     let port = if ephemeral { 0 } else { default.port() };
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
-}
-
-fn sample_sources(data_dir: &Path) -> anyhow::Result<Vec<SourceConfig>> {
-    let mut stripe = SourceConfig::new("stripe", "stripe");
-    stripe.secrets = vec![secret(data_dir, "stripe", "whsec_")?];
-    let mut acme = SourceConfig::new("acme", "hmac");
-    acme.secrets = vec![secret(data_dir, "acme", "acme_")?];
-    acme.settings = json!({
-        "header": "x-acme-signature",
-        "prefix": "sha256=",
-        "timestamp_header": "x-acme-timestamp",
-        "template": "{ts}.{body}",
-        "id_pointer": "/id",
-        "type_pointer": "/type",
-        "object_id_pointer": "/data/id",
-        "amount_pointer": "/data/amount",
-        "currency_pointer": "/data/currency",
-    });
-    Ok(vec![stripe, acme])
-}
-
-/// A secret in a file of its own, made once and readable by its owner alone.
-fn secret(data_dir: &Path, name: &str, prefix: &str) -> anyhow::Result<SecretRef> {
-    let folder = data_dir.join("secrets");
-    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let path = folder.join(name);
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path) {
-        Ok(mut file) => {
-            // Two of them, because part of each is the time.
-            let random =
-                [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()].map(|id| id.simple().to_string());
-            writeln!(file, "{prefix}{}", random.concat())
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error).with_context(|| format!("creating {}", path.display())),
-    }
-    Ok(SecretRef::File(path))
 }
 
 /// Writes the configuration in force beside the data, for other commands; returns the file.
@@ -153,13 +142,14 @@ pub(super) fn summary(
     let names: Vec<&str> = config.sources.iter().map(|source| source.name.as_str()).collect();
     let mut text = format!(
         "\nsluice is ready.\n
-  webhooks    {gateway}/webhooks/NAME   NAME: {}
+  webhooks    {gateway}/webhooks/NAME
+  NAME        {}
   management  {management}   /readyz /metrics
   kafka       {kafka}
   registry    {registry}
   config      {}
   data        {}\n",
-        names.join(", "),
+        wrapped(&names, "              "),
         file.display(),
         data_dir.display(),
     );
@@ -176,6 +166,28 @@ pub(super) fn summary(
         text.push_str(&example);
     }
     text.push_str("\nCtrl-C stops everything; the data stays.");
+    text
+}
+
+/// Names in lines of readable length; all but the first begin with `indent`.
+fn wrapped(names: &[&str], indent: &str) -> String {
+    const WIDTH: usize = 96;
+    let mut text = String::new();
+    let mut column = 0;
+    for (index, name) in names.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+            if column + name.len() > WIDTH {
+                text.push('\n');
+                text.push_str(indent);
+                column = 0;
+            } else {
+                text.push(' ');
+            }
+        }
+        text.push_str(name);
+        column += name.len() + 2;
+    }
     text
 }
 
@@ -199,29 +211,36 @@ fn curl_example(config: &Config, gateway: &str) -> Option<String> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
     use super::*;
-    use crate::context::build_source;
-    use std::os::unix::fs::PermissionsExt;
+    use serde_json::json;
+    use sluice_service::config::SourceConfig;
 
     #[test]
-    fn the_sample_sources_are_complete_and_keep_their_secrets() {
-        let folder = tempfile::tempdir().unwrap();
-        let config = config(&Config::default(), folder.path(), false).unwrap();
-        assert_eq!(config.sources.len(), 2);
-        for source in &config.sources {
-            let built = build_source(source).unwrap();
-            let spec = sluice_providers::SampleSpec {
-                event_type: None,
-                seed: 1,
-                now_ms: 1_769_860_800_000,
-            };
-            assert!(built.sample(&spec).is_some(), "{}", source.name);
-        }
-        let path = folder.path().join("secrets/stripe");
-        let first = fs::read_to_string(&path).unwrap();
-        assert!(first.starts_with("whsec_") && first.len() > 64);
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        super::config(&Config::default(), folder.path(), false).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), first);
+    fn names_are_wrapped_and_none_is_lost() {
+        let names: Vec<String> = (0..30).map(|number| format!("provider-{number}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let text = wrapped(&names, "  ");
+        assert!(text.lines().count() > 2 && text.lines().all(|line| line.len() <= 100), "{text}");
+        assert_eq!(text.split(',').map(str::trim).collect::<Vec<_>>(), names);
+        assert_eq!(wrapped(&["a", "b"], "  "), "a, b");
+        assert_eq!(wrapped(&[], "  "), "");
+    }
+
+    #[test]
+    fn references_in_settings_become_absolute_and_other_texts_stay() {
+        let mut settings = json!({
+            "certificate": "file:ca.pem", "list": ["file:/abs", "env:X", "profile:x"], "n": 1,
+        });
+        make_references_absolute(&mut settings, Path::new("/here"));
+        let wanted = json!({
+            "certificate": "file:/here/ca.pem", "list": ["file:/abs", "env:X", "profile:x"], "n": 1,
+        });
+        assert_eq!(settings, wanted);
+    }
+
+    #[test]
+    fn the_signed_url_is_the_gateways() {
+        assert_eq!(public_url("127.0.0.1:8080".parse().unwrap()), "http://127.0.0.1:8080");
+        assert_eq!(public_url("127.0.0.1:0".parse().unwrap()), "http://127.0.0.1");
     }
 
     #[test]

@@ -1,7 +1,11 @@
 //! Rules of sources: names, tiers, hydration, and no secrets among the settings.
 
+use std::net::IpAddr;
+
+use axum::http::Uri;
+
 use super::{Config, DAY, MILLISECOND, MINUTE, Rules, SECOND, check_url};
-use crate::config::secret::SecretRef;
+use crate::config::settings;
 use crate::config::units::format_duration;
 
 impl Config {
@@ -36,11 +40,38 @@ impl Config {
                 );
             }
             rules.require(source.settings.is_object(), key("settings"), "expected a table");
-            refuse_secret_settings(rules, &key("settings"), &source.settings);
+            settings::check(&source.settings, &key("settings"), &mut |path, error| {
+                rules.refuse(path, error.to_string());
+            });
+            for (index, name) in source.allow_provider_ips.iter().enumerate() {
+                rules.require(
+                    !name.is_empty(),
+                    format!("{}.{index}", key("allow_provider_ips")),
+                    "name one of the provider's lists of addresses, such as \"live\"",
+                );
+            }
+            if let Some(Err(message)) = source.key_origin.as_deref().map(check_origin) {
+                rules.refuse(key("key_origin"), message);
+            }
             let Some(hydrate) = &source.hydrate else {
                 continue;
             };
-            check_placeholders(rules, key("hydrate.url"), &hydrate.url);
+            if let Some(url) = &hydrate.url {
+                check_placeholders(rules, key("hydrate.url"), url);
+            }
+            if let Some(url) = &hydrate.base_url
+                && let Err(message) = check_base_url(url)
+            {
+                rules.refuse(key("hydrate.base_url"), message);
+            }
+            let (id, secret) = (hydrate.client_id.is_some(), hydrate.client_secret.is_some());
+            if id != secret {
+                let missing = if id { "hydrate.client_secret" } else { "hydrate.client_id" };
+                rules.refuse(key(missing), "client_id and client_secret belong together");
+            }
+            if let Some(span) = hydrate.not_found_for {
+                rules.span(key("hydrate.not_found_for"), span, SECOND, 7 * DAY);
+            }
             rules.span(key("hydrate.timeout"), hydrate.timeout, 10 * MILLISECOND, MINUTE);
             rules.range(key("hydrate.concurrency"), hydrate.concurrency, 1, 1_024);
             rules.range(key("hydrate.breaker_failures"), hydrate.breaker_failures, 1, 10_000);
@@ -79,25 +110,31 @@ impl Config {
     }
 }
 
-/// A secret among a provider's settings would be printed with them.
-fn refuse_secret_settings(rules: &mut Rules, path: &str, settings: &serde_json::Value) {
-    let Some(table) = settings.as_object() else {
-        return;
-    };
-    for (name, value) in table {
-        let path = format!("{path}.{name}");
-        let secret = ["secret", "secrets", "password", "token", "private_key", "api_key"]
-            .iter()
-            .any(|end| name.to_ascii_lowercase().ends_with(end));
-        if secret && value.as_str().is_some_and(|text| text.parse::<SecretRef>().is_err()) {
-            rules.refuse(
-                path,
-                "secrets do not belong among the settings; list them under the source's `secrets` as \"env:NAME\" or \"file:PATH\"",
-            );
-        } else {
-            refuse_secret_settings(rules, &path, value);
-        }
+/// Whether `url` is a scheme, a host and perhaps a port, and nothing more.
+fn check_origin(url: &str) -> Result<(), &'static str> {
+    check_url(url)?;
+    let (_, authority) = url.split_once("://").unwrap_or_default();
+    if authority.contains(['/', '?', '#']) {
+        return Err("write scheme, host and port alone, such as \"http://10.0.0.5:3000\"");
     }
+    Ok(())
+}
+
+/// Scheme, host and port alone, and encrypted unless it is this computer: a token goes there.
+fn check_base_url(url: &str) -> Result<(), &'static str> {
+    check_url(url)?;
+    let uri: Uri = url.parse().map_err(|_| "this is not a URL")?;
+    if uri.path_and_query().is_some_and(|rest| rest.as_str() != "/") || url.ends_with('/') {
+        return Err("write scheme, host and port alone, such as \"https://api.example.com\"");
+    }
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let loopback = host == "localhost" || host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+    if uri.scheme_str() != Some("https") && !loopback {
+        return Err(
+            "credentials are sent there, so it must begin with https:// unless it is this computer",
+        );
+    }
+    Ok(())
 }
 
 fn check_placeholders(rules: &mut Rules, key: String, url: &str) {

@@ -1,7 +1,10 @@
 //! One case per rule: the value that is refused, and beside it the nearest value that is not.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::time::Duration;
+
 use crate::config::tests::load;
+use crate::config::{HydrateConfig, NotFound};
 
 /// `refused` must be one error that says `words`; `accepted` must load.
 #[track_caller]
@@ -191,6 +194,23 @@ fn sources() {
         "source.0.settings.api_key",
         "settings = { api_key = \"env:KEY\" }",
     );
+    source(
+        "settings = { authorization = \"topsecret\" }",
+        "source.0.settings.authorization",
+        "settings = { authorization = \"file:/run/secrets/a\" }",
+    );
+    source(
+        "settings = { keys = [\"env:not-a-name\"] }",
+        "source.0.settings.keys.0",
+        "settings = { keys = [\"env:A_NAME\", \"plain\"] }",
+    );
+    source(
+        "allow_provider_ips = [\"\"]",
+        "source.0.allow_provider_ips.0",
+        "allow_provider_ips = [\"live\"]",
+    );
+    source("key_origin = \"10.0.0.5:3000\"", "http://", "key_origin = \"http://10.0.0.5:3000\"");
+    source("key_origin = \"http://h/x\"", "host and port alone", "key_origin = \"https://h\"");
     source("retry = [\"3m\"]", "there is no tier 3m", "retry = [\"1m\", \"4m\"]");
     source("retry = [\"2m\", \"1m\"]", "longer than", "retry = []");
 }
@@ -215,6 +235,14 @@ fn hydration() {
         ("breaker_failures", "0", "1"),
         ("breaker_reset", "\"0s\"", "\"1s\""),
         ("not_found", "\"perm\"", "\"transient\""),
+        ("not_found_for", "\"0s\"", "\"1h\""),
+        ("rate_limit", "\"x\"", "\"50/s\""),
+        ("environment", "\"sandbox\"", "\"test\""),
+        ("bearer", "\"topsecret\"", "\"env:TOKEN\""),
+        ("base_url", "\"http://api.example\"", "\"http://127.0.0.1:1\""),
+        ("base_url", "\"https://api.example/v1\"", "\"https://api.example\""),
+        ("base_url", "\"https://api.example/\"", "\"http://[::1]:1\""),
+        ("base_url", "\"https://u:p@api.example\"", "\"http://localhost:1\""),
     ] {
         source(
             &format!("{good}\n{key} = {refused}"),
@@ -222,6 +250,37 @@ fn hydration() {
             &format!("{good}\n{key} = {accepted}"),
         );
     }
+}
+
+#[test]
+fn hydration_from_the_providers_api() {
+    source("[source.hydrate]\nurls = 1", "source.0.hydrate.urls", "[source.hydrate]");
+    let both = "[source.hydrate]\nclient_id = \"env:A\"\nclient_secret = \"env:B\"";
+    for missing in ["client_id", "client_secret"] {
+        let one: Vec<&str> = both.lines().filter(|line| !line.starts_with(missing)).collect();
+        source(&one.join("\n"), &format!("source.0.hydrate.{missing}"), both);
+    }
+}
+
+#[test]
+fn how_long_a_404_is_transient() {
+    let api = HydrateConfig::api();
+    let url = HydrateConfig::new("http://h/{event_id}");
+    assert_eq!(api.not_found_transient_for(), Some(Duration::from_secs(600)));
+    assert_eq!(url.not_found_transient_for(), None);
+    for (not_found, of_api, of_url) in [
+        (NotFound::Permanent, None, None),
+        (NotFound::Transient, Some(Duration::from_secs(7)), Some(Duration::MAX)),
+    ] {
+        let not_found_for = Some(Duration::from_secs(7));
+        let with = |base: &HydrateConfig| {
+            HydrateConfig { not_found: Some(not_found), not_found_for, ..base.clone() }
+                .not_found_transient_for()
+        };
+        assert_eq!((with(&api), with(&url)), (of_api, of_url));
+    }
+    assert_eq!(api.keys(), [""; 0]);
+    assert_eq!(url.keys(), ["url"]);
 }
 
 #[test]

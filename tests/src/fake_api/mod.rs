@@ -1,4 +1,9 @@
-//! A provider's API on loopback whose answers a test writes, per object.
+//! Providers' APIs on loopback. A test writes what they know, and the answers they give instead, per id.
+//!
+//! One server plays them all, below the paths of the real ones ([`providers`]), with their authorisation,
+//! their bodies and their words for what they refuse; and one of the test's own below `/objects/`.
+
+pub mod providers;
 
 use std::{
     collections::HashMap,
@@ -9,10 +14,11 @@ use std::{
 use axum::{
     Router,
     extract::{Path, State},
-    http::{HeaderMap, StatusCode},
+    http::{HeaderMap, StatusCode, Uri},
     response::{IntoResponse, Response},
     routing::get,
 };
+use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
 
 use crate::send::now_ms;
@@ -26,7 +32,7 @@ pub struct Reply {
     pub delay: Duration,
     /// `Retry-After`, if any.
     pub retry_after: Option<String>,
-    /// Body; by default a small JSON object that names the id.
+    /// Body; by default the object of this id, or what the API says with such a status.
     pub body: Option<String>,
 }
 
@@ -40,6 +46,8 @@ impl Reply {
 /// One call that came in.
 #[derive(Debug, Clone)]
 pub struct Call {
+    /// The path asked for.
+    pub path: String,
     /// The id asked for.
     pub id: String,
     /// When, in ms since the epoch.
@@ -53,28 +61,41 @@ pub struct Call {
 #[derive(Debug, Default)]
 struct Script {
     replies: HashMap<String, Vec<Reply>>,
+    objects: HashMap<String, Value>,
     calls: Vec<Call>,
+    /// The OAuth token that is good now, and how many there were.
+    token: Option<String>,
+    tokens: usize,
 }
+
+type Shared = Arc<Mutex<Script>>;
 
 /// The API; ends when dropped.
 #[derive(Debug)]
 pub struct FakeApi {
     port: u16,
-    script: Arc<Mutex<Script>>,
+    script: Shared,
     server: JoinHandle<()>,
 }
 
 impl FakeApi {
-    /// Starts it. An id without a script is answered with 200.
+    /// Starts it. An id without a script is answered with 200 below `/objects/`; the providers' APIs answer
+    /// with the object of that id, or 404.
     pub async fn start() -> FakeApi {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let script = Arc::new(Mutex::new(Script::default()));
-        let router = Router::new().route("/objects/{id}", get(answer)).with_state(script.clone());
+        let router = Router::new().route("/objects/{id}", get(object)).merge(providers::routes());
+        let router = router.with_state(script.clone());
         let server = tokio::spawn(async move {
             axum::serve(listener, router).await.expect("serving");
         });
         FakeApi { port, script, server }
+    }
+
+    /// The `hydrate.base_url` that asks it in place of any provider.
+    pub fn base(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 
     /// The `hydrate.url` that asks it by object id.
@@ -93,6 +114,16 @@ impl FakeApi {
         self.script.lock().unwrap().replies.insert(id.to_owned(), replies);
     }
 
+    /// What an API knows of an id from now on.
+    pub fn put(&self, id: &str, object: Value) {
+        self.script.lock().unwrap().objects.insert(id.to_owned(), object);
+    }
+
+    /// Makes the OAuth token that was given last worthless.
+    pub fn revoke(&self) {
+        self.script.lock().unwrap().token = None;
+    }
+
     /// The calls so far.
     pub fn calls(&self) -> Vec<Call> {
         self.script.lock().unwrap().calls.clone()
@@ -105,31 +136,44 @@ impl Drop for FakeApi {
     }
 }
 
-async fn answer(
-    State(script): State<Arc<Mutex<Script>>>,
+/// An API of the test's own: it knows every id.
+async fn object(
+    State(script): State<Shared>,
+    uri: Uri,
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    let header =
-        |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let reply = {
-        let mut script = script.lock().unwrap();
-        script.calls.push(Call {
-            id: id.clone(),
-            at: now_ms(),
-            authorization: header("authorization"),
-            traceparent: header("traceparent"),
-        });
-        match script.replies.get_mut(&id) {
-            None => Reply::status(200),
-            Some(replies) if replies.len() > 1 => replies.remove(0),
-            Some(replies) => replies[0].clone(),
-        }
-    };
+    let reply = next(&script, &uri, &id, &headers).unwrap_or_else(|| Reply::status(200));
+    let body = format!("{{\"id\":\"{id}\",\"fetched\":true}}");
+    respond(reply, body).await
+}
+
+fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+/// Enters a call and returns what is scripted for it.
+fn next(script: &Shared, uri: &Uri, id: &str, headers: &HeaderMap) -> Option<Reply> {
+    let mut script = script.lock().unwrap();
+    script.calls.push(Call {
+        path: uri.path().to_owned(),
+        id: id.to_owned(),
+        at: now_ms(),
+        authorization: header(headers, "authorization"),
+        traceparent: header(headers, "traceparent"),
+    });
+    match script.replies.get_mut(id)? {
+        replies if replies.len() > 1 => Some(replies.remove(0)),
+        replies => Some(replies[0].clone()),
+    }
+}
+
+/// Gives an answer; `body` is for a reply without one.
+async fn respond(reply: Reply, body: String) -> Response {
     tokio::time::sleep(reply.delay).await;
     let status = StatusCode::from_u16(reply.status).expect("a status");
-    let body = reply.body.unwrap_or_else(|| format!("{{\"id\":\"{id}\",\"fetched\":true}}"));
-    let mut response = (status, body).into_response();
+    let json = [("content-type", "application/json")];
+    let mut response = (status, json, reply.body.unwrap_or(body)).into_response();
     if let Some(after) = reply.retry_after {
         response.headers_mut().insert("retry-after", after.parse().expect("a header value"));
     }
