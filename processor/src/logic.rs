@@ -10,8 +10,9 @@ use crate::{
     check,
     dedup::{
         ChainId, KeyHash,
-        block::DedupBlock,
-        index::OriginalIndex,
+        block::{BlockMark, DedupBlock},
+        disk::StoreError,
+        index::{Indexes, OriginalIndex},
         state::{Decision, PartitionState},
     },
     emit::Emitter,
@@ -27,7 +28,10 @@ use sluice_kafka::worker::{
 use sluice_schemas::{
     AttemptError, DecodeError, FailedEvent, ProcessedEvent, RawWebhook, SchemaStore,
 };
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
 
 /// Attempts whose errors travel with an event; an operator may requeue more often than that.
 const MAX_ERRORS: usize = 100;
@@ -94,6 +98,14 @@ impl Item {
     }
 }
 
+/// A raw partition whose local index fails.
+#[derive(Debug, thiserror::Error)]
+#[error("the local index of raw partition {partition} cannot be used: {error}")]
+struct Unusable {
+    partition: i32,
+    error: StoreError,
+}
+
 /// A planned batch.
 pub struct Batch {
     items: Vec<Item>,
@@ -122,7 +134,7 @@ pub struct ProcessorLogic<I> {
     rules: Arc<Rules>,
     store: Arc<SchemaStore>,
     emitter: Arc<Emitter>,
-    new_index: fn() -> I,
+    indexes: Arc<dyn Indexes<I>>,
     partitions: BTreeMap<i32, PartitionState<I>>,
     /// SplitMix64 state for chain ids.
     random: u64,
@@ -138,14 +150,14 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         rules: Arc<Rules>,
         store: Arc<SchemaStore>,
         emitter: Arc<Emitter>,
-        new_index: fn() -> I,
+        indexes: Arc<dyn Indexes<I>>,
         seed: u64,
     ) -> ProcessorLogic<I> {
         ProcessorLogic {
             rules,
             store,
             emitter,
-            new_index,
+            indexes,
             partitions: BTreeMap::new(),
             random: seed,
             pending: Counts::default(),
@@ -182,9 +194,34 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         mixed ^ (mixed >> 31)
     }
 
-    fn partition(&mut self, partition: i32) -> &mut PartitionState<I> {
-        let new_index = self.new_index;
-        self.partitions.entry(partition).or_insert_with(|| PartitionState::new(new_index()))
+    /// The state of a raw partition, opened when it is not held yet.
+    fn partition(&mut self, partition: i32) -> Result<&mut PartitionState<I>, Unusable> {
+        Ok(match self.partitions.entry(partition) {
+            Entry::Occupied(held) => held.into_mut(),
+            Entry::Vacant(vacant) => {
+                let indexes = &self.indexes;
+                let opened = indexes.open(partition).or_else(|error| {
+                    tracing::warn!(partition, %error, "the local index is filled anew from the journal");
+                    indexes.discard(partition)?;
+                    indexes.open(partition)
+                });
+                let (index, checkpoint) = opened.map_err(|error| Unusable { partition, error })?;
+                vacant.insert(PartitionState::new(index, checkpoint))
+            }
+        })
+    }
+
+    /// Ends the work on a partition whose index fails. Its next opening fills it from the journal.
+    fn refuse(&mut self, unusable: &Unusable) -> Refusal {
+        self.partitions.remove(&unusable.partition);
+        let discarded = self.indexes.discard(unusable.partition);
+        let way_out = match discarded {
+            Ok(()) => "It has been discarded; the next start fills it from the journal".to_owned(),
+            Err(error) => format!(
+                "It could not be discarded either ({error}): free the disk or mend it, or delete the folder"
+            ),
+        };
+        Refusal(format!("{unusable}. {way_out}"))
     }
 
     /// The first schema that must be fetched before all of the records can be decoded.
@@ -199,7 +236,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         })
     }
 
-    fn plan_raw(&mut self, record: Record, jobs: &mut Vec<Job>) -> Option<Item> {
+    fn plan_raw(&mut self, record: Record, jobs: &mut Vec<Job>) -> Result<Option<Item>, Unusable> {
         let partition = record.tp.partition;
         let (offset, time) = (record.offset, record.timestamp);
         let window = self.rules.horizons.window;
@@ -207,21 +244,22 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         let raw = match decoded {
             Ok(raw) => raw,
             Err(error) => {
-                let replay = self.partition(partition).pass(offset);
+                let replay = self.partition(partition)?.pass(offset);
                 self.pending.undecodable += 1;
                 let event_key = format!("undecodable:{partition}:{offset}");
-                return Some(Item {
+                return Ok(Some(Item {
                     key: KeyHash::of(&event_key),
                     event_key,
                     origin: Origin::Raw { replay },
                     state: None,
                     outcome: Outcome::Failed(undecodable(&error)),
                     record,
-                });
+                }));
             }
         };
         let key = KeyHash::of(&raw.event_key);
-        match self.partition(partition).decide(key, offset, time, window) {
+        let decided = self.partition(partition)?.decide(key, offset, time, window);
+        Ok(match decided.map_err(|error| Unusable { partition, error })? {
             Decision::Duplicate => {
                 self.pending.duplicates += 1;
                 None
@@ -234,33 +272,33 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                 let origin = Origin::Raw { replay };
                 Some(Item { record, event_key, key, origin, state, outcome })
             }
-        }
+        })
     }
 
-    fn plan_due(&mut self, record: Record, jobs: &mut Vec<Job>) -> Option<Item> {
+    fn plan_due(&mut self, record: Record, jobs: &mut Vec<Job>) -> Result<Option<Item>, Unusable> {
         let partition = record.tp.partition;
         let event = match self.store.decode::<FailedEvent>(record.value.as_deref()) {
             Ok(event) => event,
             Err(error) => {
                 self.pending.undecodable += 1;
                 let event_key = format!("undecodable-due:{partition}:{}", record.offset);
-                return Some(Item {
+                return Ok(Some(Item {
                     key: KeyHash::of(&event_key),
                     event_key,
                     origin: Origin::Raw { replay: false },
                     state: None,
                     outcome: Outcome::Failed(undecodable(&error)),
                     record,
-                });
+                }));
             }
         };
         let key = KeyHash::of(&event.event_key);
         let chain = ChainId::parse(&event.chain_id);
         // Decided again in `finish`, since what comes before it in the batch may end the chain. It can
         // never revive one (a new chain has a new id), so what is over already is over.
-        if chain.is_none() || self.partition(partition).chain(key) != chain {
+        if chain.is_none() || self.partition(partition)?.chain(key) != chain {
             self.pending.superseded += 1;
-            return None;
+            return Ok(None);
         }
         let (state, outcome) = match self.store.decode::<RawWebhook>(event.raw_value.as_deref()) {
             Err(error) => (None, Outcome::Failed(undecodable(&error))),
@@ -278,14 +316,14 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                 (state, self.step(processed, raw, jobs))
             }
         };
-        Some(Item {
+        Ok(Some(Item {
             event_key: event.event_key.clone(),
             record,
             key,
             origin: Origin::Due { chain, event: Box::new(event) },
             state,
             outcome,
-        })
+        }))
     }
 
     fn step(&self, event: ProcessedEvent, raw: RawWebhook, jobs: &mut Vec<Job>) -> Outcome {
@@ -304,7 +342,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         done: Done,
         now: i64,
         outputs: &mut Vec<Output>,
-    ) -> Result<(), Failure> {
+    ) -> Result<Result<(), Failure>, Unusable> {
         event.processed_at = now;
         let partition = item.record.tp.partition;
         let (offset, time) = item.original();
@@ -314,7 +352,8 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             // As long as anything is remembered, and not the window alone: unlike a redelivery, a notification
             // that finds nothing new can come months later.
             let not_before = time.saturating_sub(self.rules.horizons.originals);
-            match self.partition(partition).decide_state(state, offset, not_before) {
+            let decided = self.partition(partition)?.decide_state(state, offset, not_before);
+            match decided.map_err(|error| Unusable { partition, error })? {
                 // The fact has been told. The event still comes out, because it may say more than its
                 // state, but not as the fact.
                 Decision::Duplicate => event.kind = format!("provider.{}", event.event_type),
@@ -329,7 +368,9 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             Origin::Raw { .. } => item.record.key.clone(),
             Origin::Due { event, .. } => event.raw_key.clone(),
         };
-        self.emitter.processed(&event, key, &item.record, outputs)?;
+        if let Err(failure) = self.emitter.processed(&event, key, &item.record, outputs) {
+            return Ok(Err(failure));
+        }
         outputs.extend(done.extras.into_iter().map(|extra| Output {
             topic: extra.topic.into(),
             partition: None,
@@ -339,17 +380,23 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         }));
         self.pending.processed += 1;
         self.pending.replayed += u64::from(event.replay);
+        let held = self.partition(partition)?;
         if let Some(state) = new_state {
-            self.partition(partition).note_state(state, offset, time);
+            held.note_state(state, offset, time);
         }
-        let state = self.partition(partition);
-        if state.chain(item.key).is_some() {
-            state.set_chain(item.key, None, item.record.timestamp);
+        if held.chain(item.key).is_some() {
+            held.set_chain(item.key, None, item.record.timestamp);
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
-    fn fail(&mut self, item: Item, failure: Failure, now: i64, outputs: &mut Vec<Output>) {
+    fn fail(
+        &mut self,
+        item: Item,
+        failure: Failure,
+        now: i64,
+        outputs: &mut Vec<Output>,
+    ) -> Result<(), Unusable> {
         let Item { record, event_key, key, origin, .. } = item;
         let partition = record.tp.partition;
         self.pending.failed += 1;
@@ -362,7 +409,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             }
             Origin::Raw { replay } => {
                 let chain = ChainId::new(record.offset, self.next_random());
-                self.partition(partition).set_chain(key, Some(chain), record.timestamp);
+                self.partition(partition)?.set_chain(key, Some(chain), record.timestamp);
                 let raw = self.store.decode::<RawWebhook>(record.value.as_deref()).ok();
                 let mut value = record.value.clone();
                 if let Some(value) = &mut value {
@@ -388,6 +435,102 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             }
         };
         self.emitter.failed(&event, &record, outputs);
+        Ok(())
+    }
+
+    fn plan_all(&mut self, records: Vec<Record>) -> Result<(Batch, Vec<Job>), Unusable> {
+        let mut jobs = Vec::new();
+        let mut items = Vec::with_capacity(records.len());
+        for record in records {
+            let item = if record.tp.topic == self.rules.due {
+                self.plan_due(record, &mut jobs)?
+            } else {
+                self.plan_raw(record, &mut jobs)?
+            };
+            items.extend(item);
+        }
+        Ok((Batch { items }, jobs))
+    }
+
+    fn finish_all(
+        &mut self,
+        batch: Batch,
+        answers: Vec<Answer>,
+        now: i64,
+    ) -> Result<Vec<Output>, Unusable> {
+        let mut answers: Vec<Option<Answer>> = answers.into_iter().map(Some).collect();
+        let mut outputs = Vec::with_capacity(batch.items.len() + 8);
+        for mut item in batch.items {
+            if let Origin::Due { chain, .. } = &item.origin
+                && self.partition(item.record.tp.partition)?.chain(item.key) != *chain
+            {
+                self.pending.superseded += 1;
+                continue;
+            }
+            let outcome = std::mem::replace(&mut item.outcome, Outcome::Job(usize::MAX));
+            let result = match outcome {
+                Outcome::Ready(event) => Ok((*event, Done::default())),
+                Outcome::Failed(failure) => Err(failure),
+                Outcome::Job(index) => match answers.get_mut(index).and_then(Option::take) {
+                    Some(Answer::Steps(result)) => *result,
+                    // The driver answers every job of a batch; anything else is a failure of the
+                    // process, and trying again is safe.
+                    _ => Err(Failure::transient("no_answer", "a processing step gave no answer")),
+                },
+            };
+            let failed = match result {
+                Ok((event, mut done)) => {
+                    done.state = done.state.or(item.state.take());
+                    self.succeed(&item, event, done, now, &mut outputs)?.err()
+                }
+                Err(failure) => Some(failure),
+            };
+            if let Some(failure) = failed {
+                self.fail(item, failure, now, &mut outputs)?;
+            }
+        }
+        for (partition, state) in &mut self.partitions {
+            if let Some(value) = state.block() {
+                outputs.push(Output {
+                    topic: self.rules.dedup.clone(),
+                    partition: Some(*partition),
+                    key: None,
+                    value,
+                    headers: Vec::new(),
+                });
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn restore_block(&mut self, partition: i32, record: &JournalRecord) -> Result<(), Refusal> {
+        let horizons = self.rules.horizons;
+        let mark = BlockMark::of(&record.value);
+        let held = self.partition(partition).map_err(|unusable| Refusal(unusable.to_string()))?;
+        match held.recognise(record.offset, mark) {
+            Some(true) => {}
+            Some(false) => return Ok(()),
+            None => return Err(self.stranger(partition)),
+        }
+        let block = DedupBlock::decode(&record.value).map_err(|error| {
+            Refusal(format!(
+                "{}[{partition}] offset {}: {error}. Without the journal duplicates cannot be told from new \
+                 events. Restore the topic from a replica or backup; a block written by a later version \
+                 needs that version",
+                self.rules.dedup, record.offset
+            ))
+        })?;
+        let applied = self.partition(partition).and_then(|held| {
+            held.apply(block, Some((record.offset, mark)), horizons)
+                .map_err(|error| Unusable { partition, error })
+        });
+        applied.map_err(|unusable| self.refuse(&unusable))
+    }
+
+    /// The local index belongs to a journal that is not there any more.
+    fn stranger(&mut self, partition: i32) -> Refusal {
+        let error = StoreError::Stranger;
+        self.refuse(&Unusable { partition, error })
     }
 }
 
@@ -412,22 +555,13 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
         vec![lane.clone(), TopicPartition::new(self.rules.due.clone(), lane.partition)]
     }
 
-    fn journal_from(&self, lane: &TopicPartition) -> i64 {
-        self.partitions.get(&lane.partition).map_or(0, PartitionState::journal_next)
+    fn journal_from(&mut self, lane: &TopicPartition) -> Result<i64, Refusal> {
+        let opened = self.partition(lane.partition).map(PartitionState::journal_from);
+        opened.map_err(|unusable| self.refuse(&unusable))
     }
 
     fn restore(&mut self, lane: &TopicPartition, record: &JournalRecord) -> Result<(), Refusal> {
-        let block = DedupBlock::decode(&record.value).map_err(|error| {
-            Refusal(format!(
-                "{}[{}] offset {}: {error}. Without the journal duplicates cannot be told from new \
-                 events. Restore the topic from a replica or backup; a block written by a later version \
-                 needs that version",
-                self.rules.dedup, lane.partition, record.offset
-            ))
-        })?;
-        let horizons = self.rules.horizons;
-        self.partition(lane.partition).apply(block, record.offset + 1, horizons);
-        Ok(())
+        self.restore_block(lane.partition, record)
     }
 
     fn opened(
@@ -436,7 +570,12 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
         facts: &LaneFacts,
     ) -> Result<Vec<(TopicPartition, i64)>, Refusal> {
         let group = self.rules.group.clone();
-        let through = self.partition(lane.partition).through();
+        let held = self.partition(lane.partition);
+        let held = held.map(|held| (held.recognised(), held.through()));
+        let (recognised, through) = held.map_err(|unusable| self.refuse(&unusable))?;
+        if !recognised {
+            return Err(self.stranger(lane.partition));
+        }
         check::journal(&self.rules, through, lane, facts)?;
         facts
             .inputs
@@ -453,70 +592,30 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
         if let Some(id) = self.missing_schema(&records) {
             return Planned::Blocked(records, Job::Schema(id));
         }
-        let mut jobs = Vec::new();
-        let mut items = Vec::with_capacity(records.len());
-        for record in records {
-            let item = if record.tp.topic == self.rules.due {
-                self.plan_due(record, &mut jobs)
-            } else {
-                self.plan_raw(record, &mut jobs)
-            };
-            items.extend(item);
+        match self.plan_all(records) {
+            Ok((batch, jobs)) => Planned::Ready(batch, jobs),
+            Err(unusable) => Planned::Refused(self.refuse(&unusable)),
         }
-        Planned::Ready(Batch { items }, jobs)
     }
 
-    fn finish(&mut self, batch: Batch, answers: Vec<Answer>, now: i64) -> Vec<Output> {
-        let mut answers: Vec<Option<Answer>> = answers.into_iter().map(Some).collect();
-        let mut outputs = Vec::with_capacity(batch.items.len() + 8);
-        for mut item in batch.items {
-            if let Origin::Due { chain, .. } = &item.origin
-                && self.partition(item.record.tp.partition).chain(item.key) != *chain
-            {
-                self.pending.superseded += 1;
-                continue;
-            }
-            let outcome = std::mem::replace(&mut item.outcome, Outcome::Job(usize::MAX));
-            let result = match outcome {
-                Outcome::Ready(event) => Ok((*event, Done::default())),
-                Outcome::Failed(failure) => Err(failure),
-                Outcome::Job(index) => match answers.get_mut(index).and_then(Option::take) {
-                    Some(Answer::Steps(result)) => *result,
-                    // The driver answers every job of a batch; anything else is a failure of the
-                    // process, and trying again is safe.
-                    _ => Err(Failure::transient("no_answer", "a processing step gave no answer")),
-                },
-            };
-            let failed = match result {
-                Ok((event, mut done)) => {
-                    done.state = done.state.or(item.state.take());
-                    self.succeed(&item, event, done, now, &mut outputs).err()
-                }
-                Err(failure) => Some(failure),
-            };
-            if let Some(failure) = failed {
-                self.fail(item, failure, now, &mut outputs);
-            }
-        }
-        for (partition, state) in &self.partitions {
-            if let Some(block) = state.block() {
-                outputs.push(Output {
-                    topic: self.rules.dedup.clone(),
-                    partition: Some(*partition),
-                    key: None,
-                    value: block.encode(),
-                    headers: Vec::new(),
-                });
-            }
-        }
-        outputs
+    fn finish(
+        &mut self,
+        batch: Batch,
+        answers: Vec<Answer>,
+        now: i64,
+    ) -> Result<Vec<Output>, Refusal> {
+        self.finish_all(batch, answers, now).map_err(|unusable| self.refuse(&unusable))
     }
 
-    fn committed(&mut self, journal: &[(i32, i64)], _now: i64) {
+    fn committed(&mut self, journal: &[(i32, i64)], _now: i64) -> Result<(), Refusal> {
+        let horizons = self.rules.horizons;
+        let mut unusable = None;
         for (partition, state) in &mut self.partitions {
             let next = journal.iter().find(|(of, _)| of == partition);
-            let next = next.map_or(state.journal_next(), |(_, next)| *next);
-            state.commit(next, self.rules.horizons);
+            let at = next.map(|(_, next)| *next - 1);
+            if let Err(error) = state.commit(at, horizons) {
+                unusable = Some(Unusable { partition: *partition, error });
+            }
         }
         let pending = std::mem::take(&mut self.pending);
         self.counts.processed += pending.processed;
@@ -525,6 +624,7 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
         self.counts.failed += pending.failed;
         self.counts.superseded += pending.superseded;
         self.counts.undecodable += pending.undecodable;
+        unusable.map_or(Ok(()), |unusable| Err(self.refuse(&unusable)))
     }
 
     fn dropped(&mut self) {

@@ -1,7 +1,14 @@
 //! Runs the processor: configuration to workers.
 
 use crate::{
-    dedup::{index::MemoryIndex, state::Horizons},
+    dedup::{
+        disk::{
+            folder::Folder,
+            store::{Limits, Store},
+            upkeep::Upkeep,
+        },
+        state::Horizons,
+    },
     emit::{Attempt, Emitter},
     failure::Failure,
     hydrate::{Hydrate, Hydrated},
@@ -91,14 +98,22 @@ pub async fn run_with_steps(
     let metrics = Arc::new(Metrics::new());
     let count = config.processor.workers as usize;
     readiness.expect(count);
+    let upkeep = Upkeep::threads().context("starting the threads that keep the index")?;
     let workers = (0..count)
         .map(|number| {
             let name = format!("{}-{number}", config.processor.instance_name());
+            let folder = Folder::claim(
+                &config.processor.state_dir.join("dedup"),
+                &format!("{}-{name}", config.processor.group),
+                limits(rules.horizons),
+                upkeep.clone(),
+            )
+            .context("processor.state_dir")?;
             let logic = ProcessorLogic::new(
                 rules.clone(),
                 store.clone(),
                 emitter.clone(),
-                MemoryIndex::default,
+                Arc::new(folder),
                 rand::random(),
             );
             let host = ProcessorHost {
@@ -109,10 +124,30 @@ pub async fn run_with_steps(
                 readiness: readiness.clone(),
                 number,
             };
-            (options(&config, &client, &topics, name), logic, host)
+            Ok((options(&config, &client, &topics, name), logic, host))
         })
-        .collect();
+        .collect::<anyhow::Result<Vec<_>>>()?;
     role::run_workers(workers, &kafka, &shutdown).await
+}
+
+/// Originals that one partition holds in memory before they become a segment: some 10 MB, and twice that while
+/// the disk is busy.
+const OPEN_ORIGINALS: usize = 100_000;
+
+/// Segments of a partition are merged by fours; at most so many of them are asked about a key.
+const FAN: usize = 4;
+const MAX_SEGMENTS: usize = 64;
+
+/// A merged segment spans an eighth of what is kept: expiry deletes whole files, so that much is kept for longer.
+const SPANS: i64 = 8;
+
+fn limits(horizons: Horizons) -> Limits {
+    Limits {
+        open: OPEN_ORIGINALS,
+        fan: FAN,
+        span: horizons.originals / SPANS,
+        segments: MAX_SEGMENTS,
+    }
 }
 
 fn options(
@@ -221,7 +256,7 @@ struct ProcessorHost {
     number: usize,
 }
 
-impl Host<ProcessorLogic<MemoryIndex>> for ProcessorHost {
+impl Host<ProcessorLogic<Store>> for ProcessorHost {
     fn run(&self, job: Job) -> BoxFuture<'static, Answer> {
         let (rules, registry, store) =
             (self.rules.clone(), self.registry.clone(), self.store.clone());
@@ -259,7 +294,7 @@ impl Host<ProcessorLogic<MemoryIndex>> for ProcessorHost {
         })
     }
 
-    fn report(&mut self, logic: &mut ProcessorLogic<MemoryIndex>, report: Report) {
+    fn report(&mut self, logic: &mut ProcessorLogic<Store>, report: Report) {
         self.readiness.worker(self.number, report.joined, report.restored);
         self.metrics.report(self.number, logic.take_counts(), &report);
         if report.commits > 0 {
@@ -340,7 +375,7 @@ impl Metrics {
         self.buffered.record(report.buffered as u64, &worker);
     }
 
-    fn originals(&self, logic: &ProcessorLogic<MemoryIndex>) {
+    fn originals(&self, logic: &ProcessorLogic<Store>) {
         for (partition, held) in logic.originals() {
             self.originals.record(held as u64, &[KeyValue::new("partition", i64::from(partition))]);
         }

@@ -7,7 +7,11 @@ use sluice_kafka::worker::{
     TopicPartition,
 };
 use sluice_processor::{
-    dedup::{block::DedupBlock, index::MemoryIndex, state::Horizons},
+    dedup::{
+        block::DedupBlock,
+        index::{InMemory, MemoryIndex},
+        state::Horizons,
+    },
     emit::Emitter,
     failure::Failure,
     logic::ProcessorLogic,
@@ -60,7 +64,7 @@ fn processor_with(steps: Vec<Box<dyn Step>>) -> Processor {
         failed: Encoder::new(RecordKind::FailedEvent as u32).unwrap(),
         trace: |parent, _| parent.map(str::to_owned),
     };
-    ProcessorLogic::new(Arc::new(rules), store(), Arc::new(emitter), MemoryIndex::default, 1)
+    ProcessorLogic::new(Arc::new(rules), store(), Arc::new(emitter), Arc::new(InMemory), 1)
 }
 
 fn raw_value(id: &str) -> Vec<u8> {
@@ -112,8 +116,8 @@ fn raw(id: &str, offset: i64, timestamp: i64) -> Record {
 fn transact(processor: &mut Processor, records: Vec<Record>) -> Vec<Output> {
     let Planned::Ready(batch, jobs) = processor.plan(records, 100) else { panic!("blocked") };
     assert!(jobs.is_empty());
-    let outputs = processor.finish(batch, vec![], 100);
-    processor.committed(&[(0, 1)], 100);
+    let outputs = processor.finish(batch, vec![], 100).unwrap();
+    processor.committed(&[(0, 1)], 100).unwrap();
     outputs
 }
 
@@ -183,7 +187,7 @@ fn a_replay_emits_originals_marked_and_no_duplicate() {
 fn an_aborted_batch_leaves_no_trace() {
     let mut processor = processor();
     let Planned::Ready(batch, _) = processor.plan(vec![raw("a", 0, 0)], 100) else { panic!() };
-    processor.finish(batch, vec![], 100);
+    processor.finish(batch, vec![], 100).unwrap();
     processor.dropped();
     let outputs = transact(&mut processor, vec![raw("a", 0, 0)]);
     assert_eq!(events(&outputs).len(), 1);
@@ -272,13 +276,13 @@ fn told(processor: &mut Processor, records: Vec<Record>, answers: &[Told]) -> Ve
         Answer::Steps(Box::new(done.map(|done| (work.0, done))))
     };
     let answers = jobs.into_iter().zip(answers).map(answer).collect();
-    processor.finish(batch, answers, 100)
+    processor.finish(batch, answers, 100).unwrap()
 }
 
 /// One transaction that commits, with an API that tells states.
 fn find(processor: &mut Processor, records: Vec<Record>, answers: &[Told]) -> Vec<Output> {
     let outputs = told(processor, records, answers);
-    processor.committed(&[(0, 1)], 100);
+    processor.committed(&[(0, 1)], 100).unwrap();
     outputs
 }
 
@@ -390,8 +394,9 @@ fn an_event_that_cannot_be_written_tells_no_state() {
     let Job::Steps(mut work) = jobs.remove(0) else { panic!("a schema") };
     work.0.hydrated = Some(vec![0; 17 << 20]);
     let done = Done { state: Some("paid".to_owned()), ..Done::default() };
-    let outputs = processor.finish(batch, vec![Answer::Steps(Box::new(Ok((work.0, done))))], 100);
-    processor.committed(&[(0, 1)], 100);
+    let outputs =
+        processor.finish(batch, vec![Answer::Steps(Box::new(Ok((work.0, done))))], 100).unwrap();
+    processor.committed(&[(0, 1)], 100).unwrap();
     assert_eq!(failures(&outputs)[0].errors[0].code, "too_large");
     let outputs = find(&mut processor, vec![raw("b", 1, 1)], &[Some("paid")]);
     assert_eq!(facts_of(&outputs), [(1, false)]);

@@ -292,20 +292,26 @@ impl Logic for RouterLogic {
         }
     }
 
-    fn finish(&mut self, batch: Vec<Record>, _answers: Vec<()>, now: i64) -> Vec<Output> {
+    fn finish(
+        &mut self,
+        batch: Vec<Record>,
+        _answers: Vec<()>,
+        now: i64,
+    ) -> Result<Vec<Output>, Refusal> {
         let mut outputs = Vec::with_capacity(batch.len());
         for record in batch {
             self.route(record, now, &mut outputs);
         }
-        outputs
+        Ok(outputs)
     }
 
-    fn committed(&mut self, _journal: &[(i32, i64)], _now: i64) {
+    fn committed(&mut self, _journal: &[(i32, i64)], _now: i64) -> Result<(), Refusal> {
         let pending = std::mem::take(&mut self.pending);
         self.counts.waiting += pending.waiting;
         self.counts.forwarded += pending.forwarded;
         self.counts.dead.extend(pending.dead);
         self.counts.lateness_ms.extend(pending.lateness_ms);
+        Ok(())
     }
 
     fn dropped(&mut self) {

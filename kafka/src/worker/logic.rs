@@ -40,6 +40,8 @@ pub enum Planned<B, J> {
     Ready(B, Vec<J>),
     /// Nothing can be planned before this job has answered; the same records are planned again then.
     Blocked(Vec<Record>, J),
+    /// Nothing can be decided any more, and the process has to end.
+    Refused(Refusal),
 }
 
 /// What a role does with records. Pure: no I/O and no clock; times are ms since the epoch.
@@ -68,8 +70,8 @@ pub trait Logic {
     }
 
     /// From which journal offset a lane's state must be restored. 0 when nothing is held.
-    fn journal_from(&self, _lane: &TopicPartition) -> i64 {
-        0
+    fn journal_from(&mut self, _lane: &TopicPartition) -> Result<i64, Refusal> {
+        Ok(0)
     }
 
     /// Applies a committed record of the journal.
@@ -91,11 +93,17 @@ pub trait Logic {
     fn plan(&mut self, records: Vec<Record>, now: i64) -> Planned<Self::Batch, Self::Job>;
 
     /// Turns a planned batch and its answers into what the transaction produces.
-    fn finish(&mut self, batch: Self::Batch, answers: Vec<Self::Answer>, now: i64) -> Vec<Output>;
+    /// Where it refuses, nothing of the batch is produced.
+    fn finish(
+        &mut self,
+        batch: Self::Batch,
+        answers: Vec<Self::Answer>,
+        now: i64,
+    ) -> Result<Vec<Output>, Refusal>;
 
     /// The transaction is committed: apply the overlay. `journal` holds the next offset of each
-    /// journal partition that the transaction wrote to.
-    fn committed(&mut self, journal: &[(i32, i64)], now: i64);
+    /// journal partition that the transaction wrote to. A refusal ends the process; the transaction stands.
+    fn committed(&mut self, journal: &[(i32, i64)], now: i64) -> Result<(), Refusal>;
 
     /// The batch will not be committed by this attempt: drop the overlay.
     fn dropped(&mut self);

@@ -258,8 +258,12 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         for input in &mut lane.inputs {
             input.clear();
         }
-        let journal_from = self.logic.journal_from(tp);
-        self.actions.push_back(Action::Open { lane: tp.clone(), epoch, journal_from });
+        match self.logic.journal_from(tp) {
+            Ok(journal_from) => {
+                self.actions.push_back(Action::Open { lane: tp.clone(), epoch, journal_from });
+            }
+            Err(refusal) => self.exit(ExitReason::Refused(refusal.0)),
+        }
     }
 
     fn reopen(&mut self, lanes: Vec<TopicPartition>) {
@@ -406,6 +410,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
                 let ticket = self.run(vec![job]);
                 self.phase = Phase::Blocked { ticket, records, flight };
             }
+            Planned::Refused(refusal) => self.exit(ExitReason::Refused(refusal.0)),
         }
     }
 
@@ -440,7 +445,10 @@ impl<L: Logic, G: Clone> Machine<L, G> {
     }
 
     fn finish(&mut self, batch: L::Batch, answers: Vec<L::Answer>, flight: Flight<G>, now: i64) {
-        let outputs = self.logic.finish(batch, answers, now);
+        let outputs = match self.logic.finish(batch, answers, now) {
+            Ok(outputs) => outputs,
+            Err(refusal) => return self.exit(ExitReason::Refused(refusal.0)),
+        };
         self.actions.push_back(Action::Begin);
         self.phase = Phase::Transacting { step: Step::Begin(outputs), flight, journal: Vec::new() };
     }
@@ -478,7 +486,12 @@ impl<L: Logic, G: Clone> Machine<L, G> {
                 (Action::SendOffsets(offsets, flight.group.clone()), Step::SendOffsets)
             }
             Step::SendOffsets => (Action::Commit, Step::Commit),
-            Step::Commit => return self.logic.committed(&journal, now),
+            Step::Commit => {
+                if let Err(refusal) = self.logic.committed(&journal, now) {
+                    self.exit(ExitReason::Refused(refusal.0));
+                }
+                return;
+            }
         };
         self.actions.push_back(action);
         self.phase = Phase::Transacting { step, flight, journal };

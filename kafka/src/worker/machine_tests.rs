@@ -73,7 +73,12 @@ impl Logic for Fake {
         Planned::Ready(records, jobs)
     }
 
-    fn finish(&mut self, batch: Vec<Record>, answers: Vec<String>, _now: i64) -> Vec<Output> {
+    fn finish(
+        &mut self,
+        batch: Vec<Record>,
+        answers: Vec<String>,
+        _now: i64,
+    ) -> Result<Vec<Output>, Refusal> {
         let output = |text: String| Output {
             topic: "out".into(),
             partition: None,
@@ -81,11 +86,12 @@ impl Logic for Fake {
             value: text.into_bytes(),
             headers: Vec::new(),
         };
-        batch.iter().map(name).chain(answers).map(output).collect()
+        Ok(batch.iter().map(name).chain(answers).map(output).collect())
     }
 
-    fn committed(&mut self, journal: &[(i32, i64)], _now: i64) {
+    fn committed(&mut self, journal: &[(i32, i64)], _now: i64) -> Result<(), Refusal> {
         self.calls.push(format!("committed {journal:?}"));
+        Ok(())
     }
 
     fn dropped(&mut self) {

@@ -53,6 +53,21 @@ pub enum BlockError {
     Checksum,
 }
 
+/// What tells a block from every other: its checksum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockMark(pub u64);
+
+impl BlockMark {
+    /// The mark of an encoded block.
+    pub fn of(bytes: &[u8]) -> BlockMark {
+        let mut last = [0; CHECKSUM];
+        if let Some(tail) = bytes.last_chunk() {
+            last = *tail;
+        }
+        BlockMark(u64::from_le_bytes(last))
+    }
+}
+
 impl DedupBlock {
     /// The block as bytes.
     pub fn encode(&self) -> Vec<u8> {

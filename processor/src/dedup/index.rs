@@ -1,6 +1,9 @@
 //! The originals of one raw partition.
 
-use super::{KeyHash, Original};
+use super::{
+    KeyHash, Original,
+    disk::{StoreError, manifest::Checkpoint},
+};
 use std::{
     collections::{BTreeMap, HashMap},
     hash::{BuildHasherDefault, Hasher},
@@ -8,22 +11,31 @@ use std::{
 
 /// Where originals are kept. Adding the same original twice changes nothing.
 pub trait OriginalIndex: Send {
-    /// Whether there is an original of `key` with an offset below `offset` and a time of at least
-    /// `not_before` (ms).
-    fn has_earlier(&self, key: KeyHash, offset: i64, not_before: i64) -> bool;
-
-    /// Whether there is an original of `key` at any other offset than `offset`, before or after it, with a time
-    /// of at least `not_before` (ms).
-    fn has_other(&self, key: KeyHash, offset: i64, not_before: i64) -> bool;
-
-    /// Whether the original at this very offset is known.
-    fn has(&self, key: KeyHash, offset: i64) -> bool;
+    /// Calls `visit` with offset and time of each original of `key` that has a time of at least `not_before` (ms),
+    /// and perhaps of older ones, in no order.
+    ///
+    /// # Errors
+    /// The index cannot be read, and nothing is known of the key.
+    fn visit(
+        &self,
+        key: KeyHash,
+        not_before: i64,
+        visit: &mut dyn FnMut(i64, i64),
+    ) -> Result<(), StoreError>;
 
     /// Adds an original.
     fn insert(&mut self, original: Original);
 
-    /// Forgets originals older than `time` (ms). May keep some for longer.
-    fn expire(&mut self, time: i64);
+    /// Forgets originals older than `not_before` (ms), perhaps later, and does what else is due. `checkpoint` tells the
+    /// rest of the partition's state, with everything inserted so far.
+    ///
+    /// # Errors
+    /// The index cannot be written, and must not be used any more.
+    fn maintain(
+        &mut self,
+        not_before: i64,
+        checkpoint: &dyn Fn() -> Checkpoint,
+    ) -> Result<(), StoreError>;
 
     /// Number of originals held.
     fn len(&self) -> usize;
@@ -31,6 +43,36 @@ pub trait OriginalIndex: Send {
     /// True when none is held.
     fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+/// Where the indexes of partitions are opened.
+pub trait Indexes<I>: Send + Sync {
+    /// The index of a raw partition, and the state it belongs to; `None` for one that has to be filled from the
+    /// journal's start.
+    ///
+    /// # Errors
+    /// It cannot be opened, and cannot be begun anew either.
+    fn open(&self, partition: i32) -> Result<(I, Option<Checkpoint>), StoreError>;
+
+    /// Makes a partition's index count for nothing, so that the next opening begins anew.
+    ///
+    /// # Errors
+    /// It cannot be written to.
+    fn discard(&self, partition: i32) -> Result<(), StoreError>;
+}
+
+/// Indexes in memory: every opening begins anew.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InMemory;
+
+impl Indexes<MemoryIndex> for InMemory {
+    fn open(&self, _partition: i32) -> Result<(MemoryIndex, Option<Checkpoint>), StoreError> {
+        Ok((MemoryIndex::default(), None))
+    }
+
+    fn discard(&self, _partition: i32) -> Result<(), StoreError> {
+        Ok(())
     }
 }
 
@@ -54,7 +96,7 @@ impl Hasher for KeyHasher {
     }
 }
 
-type KeyMap<V> = HashMap<KeyHash, V, BuildHasherDefault<KeyHasher>>;
+pub(crate) type KeyMap<V> = HashMap<KeyHash, V, BuildHasherDefault<KeyHasher>>;
 
 /// Width of an expiry bucket, ms: originals are forgotten an hour at a time.
 const BUCKET: i64 = 3_600_000;
@@ -79,21 +121,19 @@ impl MemoryIndex {
 }
 
 impl OriginalIndex for MemoryIndex {
-    fn has_earlier(&self, key: KeyHash, offset: i64, not_before: i64) -> bool {
-        self.originals(key).any(|(at, time)| *at < offset && *time >= not_before)
-    }
-
-    fn has_other(&self, key: KeyHash, offset: i64, not_before: i64) -> bool {
-        self.originals(key).any(|(at, time)| *at != offset && *time >= not_before)
-    }
-
-    fn has(&self, key: KeyHash, offset: i64) -> bool {
-        self.originals(key).any(|(at, _)| *at == offset)
+    fn visit(
+        &self,
+        key: KeyHash,
+        _not_before: i64,
+        visit: &mut dyn FnMut(i64, i64),
+    ) -> Result<(), StoreError> {
+        self.originals(key).for_each(|(offset, time)| visit(*offset, *time));
+        Ok(())
     }
 
     fn insert(&mut self, original: Original) {
         let Original { key, offset, time } = original;
-        if self.has(key, offset) {
+        if self.originals(key).any(|(at, _)| *at == offset) {
             return;
         }
         match self.first.entry(key) {
@@ -108,6 +148,21 @@ impl OriginalIndex for MemoryIndex {
         self.held += 1;
     }
 
+    fn maintain(
+        &mut self,
+        not_before: i64,
+        _checkpoint: &dyn Fn() -> Checkpoint,
+    ) -> Result<(), StoreError> {
+        self.expire(not_before);
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        self.held
+    }
+}
+
+impl MemoryIndex {
     fn expire(&mut self, time: i64) {
         let Some(mut keep) = self.buckets.first_key_value().map(|(bucket, _)| *bucket) else {
             return;
@@ -146,14 +201,11 @@ impl OriginalIndex for MemoryIndex {
             }
         }
     }
-
-    fn len(&self) -> usize {
-        self.held
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
@@ -179,17 +231,16 @@ mod tests {
                 }
                 prop_assert_eq!(index.len(), list.len());
                 for key in (0..6).map(KeyHash) {
-                    for (offset, not_before) in [(0, 0), (10, 0), (40, 3 * BUCKET), (20, 10 * BUCKET)] {
-                        let expected = list.iter().any(|o| {
-                            o.key == key && o.offset < offset && o.time >= not_before
-                        });
-                        prop_assert_eq!(index.has_earlier(key, offset, not_before), expected);
-                        let other = list.iter().any(|o| {
-                            o.key == key && o.offset != offset && o.time >= not_before
-                        });
-                        prop_assert_eq!(index.has_other(key, offset, not_before), other);
-                        let has = list.iter().any(|o| o.key == key && o.offset == offset);
-                        prop_assert_eq!(index.has(key, offset), has);
+                    for not_before in [0, 3 * BUCKET, 10 * BUCKET] {
+                        let mut expected: Vec<_> = list.iter()
+                            .filter(|o| o.key == key && o.time >= not_before)
+                            .map(|o| (o.offset, o.time)).collect();
+                        let mut found = Vec::new();
+                        index.visit(key, not_before, &mut |offset, time| found.push((offset, time))).unwrap();
+                        found.retain(|(_, time)| *time >= not_before);
+                        expected.sort_unstable();
+                        found.sort_unstable();
+                        prop_assert_eq!(found, expected);
                     }
                 }
             }

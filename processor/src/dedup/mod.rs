@@ -21,6 +21,7 @@
 //! * [`state`]: index, chains and position of one partition, and the overlay of the open transaction.
 
 pub mod block;
+pub mod disk;
 pub mod index;
 pub mod state;
 

@@ -2,7 +2,8 @@
 
 use super::{
     ChainId, KeyHash, Original,
-    block::{ChainChange, DedupBlock},
+    block::{BlockMark, ChainChange, DedupBlock},
+    disk::{StoreError, manifest::Checkpoint},
     index::OriginalIndex,
 };
 use std::collections::HashMap;
@@ -26,8 +27,10 @@ pub struct PartitionState<I> {
     chains: HashMap<KeyHash, Chain>,
     /// First raw offset that has never been processed.
     through: i64,
-    /// First journal offset that has not been applied.
-    journal_next: i64,
+    /// Journal offset and mark of the last block applied.
+    last_block: Option<(i64, BlockMark)>,
+    /// Whether that block is known to be in the journal as it is now.
+    recognised: bool,
     /// Broker time of the newest original, ms.
     newest: i64,
     /// `newest` when chains were last looked through for what may be forgotten.
@@ -44,6 +47,8 @@ struct Overlay {
     /// The latest of `chains` by key, for lookups.
     chain_of: HashMap<KeyHash, Option<ChainId>>,
     through: i64,
+    /// Of the block that the transaction journals.
+    mark: Option<BlockMark>,
 }
 
 /// What the rule says of a raw record.
@@ -71,16 +76,20 @@ pub struct Horizons {
 }
 
 impl<I: OriginalIndex> PartitionState<I> {
-    /// A partition of which nothing is known yet.
-    pub fn new(index: I) -> PartitionState<I> {
+    /// A partition of which its index and the checkpoint that belongs to it are known.
+    pub fn new(index: I, checkpoint: Option<Checkpoint>) -> PartitionState<I> {
+        let checkpoint =
+            checkpoint.unwrap_or(Checkpoint { newest: i64::MIN, ..Checkpoint::default() });
+        let chains = checkpoint.chains.into_iter();
         PartitionState {
             index,
-            chains: HashMap::new(),
-            through: 0,
-            journal_next: 0,
-            newest: i64::MIN,
+            chains: chains.map(|(key, id, time)| (key, Chain { id, time })).collect(),
+            through: checkpoint.through,
+            recognised: checkpoint.last_block.is_none(),
+            last_block: checkpoint.last_block,
+            newest: checkpoint.newest,
             chains_walked: i64::MIN,
-            overlay: Overlay::default(),
+            overlay: Overlay { through: checkpoint.through, ..Overlay::default() },
         }
     }
 
@@ -89,9 +98,29 @@ impl<I: OriginalIndex> PartitionState<I> {
         self.through
     }
 
-    /// First journal offset that has not been applied.
-    pub fn journal_next(&self) -> i64 {
-        self.journal_next
+    /// From where the journal has to be read: the last block applied, to recognise it.
+    pub fn journal_from(&mut self) -> i64 {
+        self.recognised = self.last_block.is_none();
+        self.last_block.map_or(0, |(offset, _)| offset)
+    }
+
+    /// Whether this state is a prefix of the journal that has been read since
+    /// [`PartitionState::journal_from`].
+    pub fn recognised(&self) -> bool {
+        self.recognised
+    }
+
+    /// What the journal holds at an offset: `true` for a block to be applied, `false` for the one that is applied
+    /// already; `None` where something else was there when it was applied.
+    pub fn recognise(&mut self, offset: i64, mark: BlockMark) -> Option<bool> {
+        match self.last_block {
+            Some((last, known)) if offset == last => {
+                self.recognised = mark == known;
+                self.recognised.then_some(false)
+            }
+            // Without the last block before it, there is no telling what is missing between them.
+            _ => self.recognised.then_some(true),
+        }
     }
 
     /// Originals held.
@@ -102,7 +131,15 @@ impl<I: OriginalIndex> PartitionState<I> {
     /// Applies a committed block, and forgets what lies beyond the horizons, so that a restore holds no
     /// more than work does. Applying again what was applied changes nothing, as long as blocks come in
     /// order.
-    pub fn apply(&mut self, block: DedupBlock, journal_next: i64, horizons: Horizons) {
+    ///
+    /// # Errors
+    /// The index fails and must not be used any more.
+    pub fn apply(
+        &mut self,
+        block: DedupBlock,
+        at: Option<(i64, BlockMark)>,
+        horizons: Horizons,
+    ) -> Result<(), StoreError> {
         for original in block.originals {
             self.newest = self.newest.max(original.time);
             self.index.insert(original);
@@ -119,56 +156,93 @@ impl<I: OriginalIndex> PartitionState<I> {
         }
         self.through = self.through.max(block.through);
         self.overlay.through = self.overlay.through.max(self.through);
-        self.journal_next = self.journal_next.max(journal_next);
-        self.expire(horizons);
+        self.last_block = at.or(self.last_block);
+        self.maintain(horizons)
     }
 
-    fn expire(&mut self, horizons: Horizons) {
+    fn maintain(&mut self, horizons: Horizons) -> Result<(), StoreError> {
         if self.newest == i64::MIN {
-            return;
+            return Ok(());
         }
-        self.index.expire(self.newest.saturating_sub(horizons.originals));
+        let Self { index, last_block, through, newest, chains, .. } = &mut *self;
+        let checkpoint = || Checkpoint {
+            last_block: *last_block,
+            through: *through,
+            newest: *newest,
+            chains: chains.iter().map(|(key, chain)| (*key, chain.id, chain.time)).collect(),
+        };
+        let not_before = newest.saturating_sub(horizons.originals);
+        index.maintain(not_before, &checkpoint)?;
         // Walking all chains at every commit would be wasted: once an hour of broker time is enough.
         if self.newest.saturating_sub(self.chains_walked) >= HOUR {
             self.chains_walked = self.newest;
             let oldest = self.newest.saturating_sub(horizons.chains);
             self.chains.retain(|_, chain| chain.time >= oldest);
         }
+        Ok(())
     }
 
     /// Decides about the next raw record and notes it in the overlay.
-    pub fn decide(&mut self, key: KeyHash, offset: i64, time: i64, window: i64) -> Decision {
+    ///
+    /// # Errors
+    /// The index cannot be read: nothing is known of the key.
+    pub fn decide(
+        &mut self,
+        key: KeyHash,
+        offset: i64,
+        time: i64,
+        window: i64,
+    ) -> Result<Decision, StoreError> {
         let replay = self.pass(offset);
         let not_before = time.saturating_sub(window);
-        let mut seen = self.index.has(key, offset);
-        let mut earlier = self.index.has_earlier(key, offset, not_before);
-        for (at, when) in self.overlay.by_key.get(&key).into_iter().flatten() {
-            seen |= *at == offset;
-            earlier |= *at < offset && *when >= not_before;
-        }
+        let (mut seen, mut earlier) = (false, false);
+        self.visit(key, not_before, &mut |at, when| {
+            seen |= at == offset;
+            earlier |= at < offset && when >= not_before;
+        })?;
         if earlier {
-            return Decision::Duplicate;
+            return Ok(Decision::Duplicate);
         }
         if !seen {
             self.note(Original { key, offset, time });
         }
-        Decision::Original { replay }
+        Ok(Decision::Original { replay })
+    }
+
+    /// Calls `visit` with offset and time of each original of a key, those of the overlay included.
+    fn visit(
+        &self,
+        key: KeyHash,
+        not_before: i64,
+        visit: &mut dyn FnMut(i64, i64),
+    ) -> Result<(), StoreError> {
+        self.index.visit(key, not_before, visit)?;
+        let noted = self.overlay.by_key.get(&key).into_iter().flatten();
+        noted.for_each(|(offset, time)| visit(*offset, *time));
+        Ok(())
     }
 
     /// What the rule says of an event that tells a state, the original of which lies at `offset`. Notes nothing,
     /// because the event may yet fail to be written; [`PartitionState::note_state`] does.
-    pub fn decide_state(&self, key: KeyHash, offset: i64, not_before: i64) -> Decision {
-        let noted = self.overlay.by_key.get(&key);
-        let mut noted = noted.into_iter().flatten();
-        if self.index.has(key, offset) || noted.clone().any(|(at, _)| *at == offset) {
-            return Decision::Original { replay: true };
-        }
-        if self.index.has_other(key, offset, not_before)
-            || noted.any(|(_, when)| *when >= not_before)
-        {
-            return Decision::Duplicate;
-        }
-        Decision::Original { replay: false }
+    ///
+    /// # Errors
+    /// The index cannot be read: nothing is known of the key.
+    pub fn decide_state(
+        &self,
+        key: KeyHash,
+        offset: i64,
+        not_before: i64,
+    ) -> Result<Decision, StoreError> {
+        let (mut here, mut elsewhere) = (false, false);
+        self.visit(key, not_before, &mut |at, when| {
+            here |= at == offset;
+            elsewhere |= at != offset && when >= not_before;
+        })?;
+        Ok(match (here, elsewhere) {
+            (true, _) => Decision::Original { replay: true },
+            (false, true) => Decision::Duplicate,
+            (false, false) => Decision::Original { replay: false },
+        })
     }
 
     /// Notes in the overlay that a state is told by the event whose original is this.
@@ -203,26 +277,32 @@ impl<I: OriginalIndex> PartitionState<I> {
         self.overlay.chain_of.insert(key, chain);
     }
 
-    /// What the transaction has to journal; `None` when it changes nothing here.
-    pub fn block(&self) -> Option<DedupBlock> {
+    /// What the transaction has to journal, encoded; `None` when it changes nothing here.
+    pub fn block(&mut self) -> Option<Vec<u8>> {
         let Overlay { originals, chains, through, .. } = &self.overlay;
-        let changed = !originals.is_empty() || !chains.is_empty() || *through > self.through;
-        changed.then(|| DedupBlock {
-            through: *through,
-            originals: originals.clone(),
-            chains: chains.clone(),
-        })
+        if originals.is_empty() && chains.is_empty() && *through <= self.through {
+            return None;
+        }
+        let block =
+            DedupBlock { through: *through, originals: originals.clone(), chains: chains.clone() };
+        let bytes = block.encode();
+        self.overlay.mark = Some(BlockMark::of(&bytes));
+        Some(bytes)
     }
 
-    /// The transaction is committed, its block lies before `journal_next`.
-    pub fn commit(&mut self, journal_next: i64, horizons: Horizons) {
+    /// The transaction is committed, its block lies at this journal offset.
+    ///
+    /// # Errors
+    /// The index fails and must not be used any more.
+    pub fn commit(&mut self, at: Option<i64>, horizons: Horizons) -> Result<(), StoreError> {
         let overlay = std::mem::take(&mut self.overlay);
+        let at = at.zip(overlay.mark);
         let block = DedupBlock {
             through: overlay.through,
             originals: overlay.originals,
             chains: overlay.chains,
         };
-        self.apply(block, journal_next, horizons);
+        self.apply(block, at, horizons)
     }
 
     /// The transaction will not be committed by this attempt.

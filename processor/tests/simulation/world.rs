@@ -7,7 +7,11 @@ use sluice_kafka::{
     worker::{JournalRecord, LaneFacts, Logic, Output, Planned, Record, Refusal, TopicPartition},
 };
 use sluice_processor::{
-    dedup::{KeyHash, index::MemoryIndex, state::Horizons},
+    dedup::{
+        KeyHash,
+        index::{InMemory, MemoryIndex},
+        state::Horizons,
+    },
     emit::Emitter,
     failure::Failure,
     logic::{Answer, Batch, Job, ProcessorLogic},
@@ -56,7 +60,7 @@ impl Logic for Subject {
     fn inputs(&self, lane: &TopicPartition) -> Vec<TopicPartition> {
         self.inner.inputs(lane)
     }
-    fn journal_from(&self, lane: &TopicPartition) -> i64 {
+    fn journal_from(&mut self, lane: &TopicPartition) -> Result<i64, Refusal> {
         self.inner.journal_from(lane)
     }
     fn restore(&mut self, lane: &TopicPartition, record: &JournalRecord) -> Result<(), Refusal> {
@@ -75,15 +79,20 @@ impl Logic for Subject {
     fn plan(&mut self, records: Vec<Record>, now: i64) -> Planned<Batch, Job> {
         self.inner.plan(records, now)
     }
-    fn finish(&mut self, batch: Batch, answers: Vec<Answer>, now: i64) -> Vec<Output> {
-        let outputs = self.inner.finish(batch, answers, now);
+    fn finish(
+        &mut self,
+        batch: Batch,
+        answers: Vec<Answer>,
+        now: i64,
+    ) -> Result<Vec<Output>, Refusal> {
+        let outputs = self.inner.finish(batch, answers, now)?;
         if self.apply_early {
-            self.inner.committed(&[], now);
+            self.inner.committed(&[], now)?;
         }
-        outputs
+        Ok(outputs)
     }
-    fn committed(&mut self, journal: &[(i32, i64)], now: i64) {
-        self.inner.committed(journal, now);
+    fn committed(&mut self, journal: &[(i32, i64)], now: i64) -> Result<(), Refusal> {
+        self.inner.committed(journal, now)
     }
     fn dropped(&mut self) {
         self.inner.dropped();
@@ -292,7 +301,7 @@ impl Workload for World {
                 self.rules.clone(),
                 self.store.clone(),
                 self.emitter.clone(),
-                MemoryIndex::default,
+                Arc::new(InMemory),
                 self.starts << 32,
             ),
         };

@@ -55,11 +55,16 @@ impl Logic for Subject {
     fn plan(&mut self, records: Vec<Record>, now: i64) -> Planned<Vec<Record>, u32> {
         self.inner.plan(records, now)
     }
-    fn finish(&mut self, batch: Vec<Record>, answers: Vec<()>, now: i64) -> Vec<Output> {
+    fn finish(
+        &mut self,
+        batch: Vec<Record>,
+        answers: Vec<()>,
+        now: i64,
+    ) -> Result<Vec<Output>, Refusal> {
         self.inner.finish(batch, answers, now)
     }
-    fn committed(&mut self, journal: &[(i32, i64)], now: i64) {
-        self.inner.committed(journal, now);
+    fn committed(&mut self, journal: &[(i32, i64)], now: i64) -> Result<(), Refusal> {
+        self.inner.committed(journal, now)
     }
     fn dropped(&mut self) {
         self.inner.dropped();

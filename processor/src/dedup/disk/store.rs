@@ -1,0 +1,503 @@
+//! The originals of one raw partition on disk, a few of them in memory.
+//!
+//! New originals go into the *open* table. When it is full it is frozen and becomes a segment, in the
+//! background; lookups consult the frozen table until the segment is there. Segments of like size are
+//! merged as long as the result spans no more time than `span`, so there are few of them to ask, and
+//! expiry is the deletion of whole files.
+//!
+//! The store is a prefix of the partition's journal: its manifest carries the rest of the partition's state
+//! as it was when the newest segment was frozen, and the journal block after which a restore reads on.
+
+use super::{
+    StoreError,
+    manifest::{Checkpoint, Manifest},
+    segment::Segment,
+    table::Table,
+    upkeep::{Running, Task, Upkeep, Work},
+};
+use crate::dedup::{KeyHash, Original, index::OriginalIndex};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// When segments are made and merged.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Originals in the open table that make a segment. At most twice as many are in memory.
+    pub open: usize,
+    /// Segments of like size that are merged into one.
+    pub fan: usize,
+    /// Most time between the oldest and the newest original of a merged segment, ms.
+    pub span: i64,
+    /// Segments above which nothing is sealed until a merge is done: a bound on what a lookup asks.
+    pub segments: usize,
+}
+
+/// The store of one raw partition.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    limits: Limits,
+    upkeep: Upkeep,
+    open: Table,
+    segments: Vec<Arc<Segment>>,
+    next_segment: u64,
+    /// Of the manifest.
+    durable: Checkpoint,
+    /// Files of segments that have expired since the manifest was written.
+    expired: Vec<PathBuf>,
+    /// The manifest that is being written.
+    writing: Option<(Change, Running)>,
+    /// The merge under way.
+    merging: Option<(Vec<Arc<Segment>>, Running)>,
+    /// A merge that is done, but not in the manifest.
+    merged: Option<Merged>,
+}
+
+/// What holds once a manifest is written.
+#[derive(Debug)]
+enum Change {
+    /// This table is a segment, and the store is as far as this.
+    Sealed(Arc<Table>, Checkpoint),
+    /// Segments have become one.
+    Adopted(Merged),
+    /// Expired segments are gone.
+    Forgotten,
+}
+
+#[derive(Debug)]
+struct Merged {
+    inputs: Vec<Arc<Segment>>,
+    segment: Arc<Segment>,
+}
+
+impl Store {
+    /// Opens the store in `folder`, or begins one. The checkpoint is what the rest of the partition's state
+    /// starts from; `None` for a store without one, which has to be filled from the journal's start.
+    ///
+    /// # Errors
+    /// [`StoreError`]; [`Store::discard`] makes the next opening begin anew.
+    pub fn open(
+        folder: &Path,
+        limits: Limits,
+        upkeep: Upkeep,
+    ) -> Result<(Store, Option<Checkpoint>), StoreError> {
+        let io = |source| StoreError::Io { path: folder.to_owned(), source };
+        fs::create_dir_all(folder).map_err(io)?;
+        let manifest = Manifest::read(folder)?;
+        let found = manifest.is_some();
+        let manifest = manifest.unwrap_or_default();
+        remove_remains(folder, &manifest.segments).map_err(io)?;
+        let segments = manifest.segments.iter().map(|name| Segment::open(&folder.join(name)));
+        let store = Store {
+            segments: segments.map(|segment| segment.map(Arc::new)).collect::<Result<_, _>>()?,
+            folder: folder.to_owned(),
+            limits,
+            upkeep,
+            open: Table::default(),
+            next_segment: manifest.next_segment,
+            durable: manifest.checkpoint.clone(),
+            expired: Vec::new(),
+            writing: None,
+            merging: None,
+            merged: None,
+        };
+        Ok((store, found.then_some(manifest.checkpoint)))
+    }
+
+    /// Makes the store in `folder` count for nothing, so that the next opening fills it from the journal.
+    ///
+    /// # Errors
+    /// The manifest cannot be removed.
+    pub fn discard(folder: &Path) -> Result<(), StoreError> {
+        Manifest::discard(folder)
+    }
+
+    /// The table that is becoming a segment.
+    fn frozen(&self) -> Option<&Table> {
+        match &self.writing {
+            Some((Change::Sealed(table, _), _)) => Some(table),
+            _ => None,
+        }
+    }
+
+    /// Takes in the manifest that has been written; with `wait`, waits for it.
+    fn collect_writing(&mut self, wait: bool) -> Result<(), StoreError> {
+        let Some((change, running)) = self.writing.take() else { return Ok(()) };
+        let Some(done) = (if wait { Some(running.wait()) } else { running.poll() }) else {
+            self.writing = Some((change, running));
+            return Ok(());
+        };
+        let segment = done?;
+        match change {
+            Change::Sealed(_, checkpoint) => {
+                self.segments.extend(segment);
+                self.durable = checkpoint;
+            }
+            Change::Adopted(merged) => {
+                self.segments = without(&self.segments, &merged.inputs, Some(&merged.segment))
+            }
+            Change::Forgotten => {}
+        }
+        Ok(())
+    }
+
+    /// Takes in the merge that is done; with `wait`, waits for it.
+    fn collect_merging(&mut self, wait: bool) -> Result<(), StoreError> {
+        let Some((inputs, running)) = self.merging.take() else { return Ok(()) };
+        match if wait { Some(running.wait()) } else { running.poll() } {
+            None => self.merging = Some((inputs, running)),
+            Some(done) => self.merged = done?.map(|segment| Merged { inputs, segment }),
+        }
+        Ok(())
+    }
+
+    /// Stops asking segments of which everything has expired. Their files go with the next manifest.
+    fn expire(&mut self, not_before: i64) {
+        let merging = self.merging.iter().flat_map(|(inputs, _)| inputs);
+        let merged = self.merged.iter().flat_map(|merged| &merged.inputs);
+        let adopting = self.writing.iter().flat_map(|(change, _)| match change {
+            Change::Adopted(merged) => merged.inputs.as_slice(),
+            Change::Sealed(..) | Change::Forgotten => &[],
+        });
+        let busy: Vec<_> = merging.chain(merged).chain(adopting).map(Arc::as_ptr).collect();
+        let expired = self.segments.extract_if(.., |segment| {
+            segment.newest() < not_before && !busy.contains(&Arc::as_ptr(segment))
+        });
+        self.expired.extend(expired.map(|segment| segment.path().to_owned()));
+    }
+
+    fn seal(&mut self, checkpoint: Checkpoint) {
+        let table = Arc::new(std::mem::take(&mut self.open));
+        let kept = self.segments.clone();
+        let name = self.next_name();
+        let task = Task {
+            work: Work::Seal(table.clone()),
+            manifest: Some(self.manifest(&kept, &checkpoint)),
+            remove: std::mem::take(&mut self.expired),
+            name,
+            folder: self.folder.clone(),
+        };
+        self.writing = Some((Change::Sealed(table, checkpoint), self.upkeep.start(task)));
+    }
+
+    /// Begins to merge segments, where there is reason to.
+    fn merge(&mut self, not_before: i64) {
+        if self.merging.is_some() || self.merged.is_some() {
+            return;
+        }
+        // A manifest on its way may be about to replace some of them.
+        if matches!(self.writing, Some((Change::Adopted(_), _))) {
+            return;
+        }
+        let Some(inputs) = self.mergeable() else { return };
+        let task = Task {
+            work: Work::Merge { segments: inputs.clone(), not_before },
+            manifest: None,
+            remove: Vec::new(),
+            name: self.next_name(),
+            folder: self.folder.clone(),
+        };
+        self.merging = Some((inputs, self.upkeep.start(task)));
+    }
+
+    /// Writes the manifest without what was merged or has expired.
+    fn tidy(&mut self) {
+        let mut remove = std::mem::take(&mut self.expired);
+        let (kept, change) = match self.merged.take() {
+            Some(merged) => {
+                remove.extend(merged.inputs.iter().map(|input| input.path().to_owned()));
+                let kept = without(&self.segments, &merged.inputs, Some(&merged.segment));
+                (kept, Change::Adopted(merged))
+            }
+            None => (self.segments.clone(), Change::Forgotten),
+        };
+        let task = Task {
+            work: Work::Manifest,
+            manifest: Some(self.manifest(&kept, &self.durable)),
+            remove,
+            name: String::new(),
+            folder: self.folder.clone(),
+        };
+        self.writing = Some((change, self.upkeep.start(task)));
+    }
+
+    /// The oldest segments of like size that may become one.
+    fn mergeable(&self) -> Option<Vec<Arc<Segment>>> {
+        let fan = self.limits.fan.max(2);
+        let mut by_age = self.segments.clone();
+        by_age.sort_by_key(|segment| segment.oldest());
+        by_age.windows(fan).find_map(|window| {
+            let tier = |segment: &Segment| {
+                let tables = segment.originals() as f64 / self.limits.open.max(1) as f64;
+                tables.max(1.0).log(fan as f64).round() as u32
+            };
+            let alike = window.iter().all(|segment| tier(segment) == tier(&window[0]));
+            let newest = window.iter().map(|segment| segment.newest()).max()?;
+            let short = newest.saturating_sub(window[0].oldest()) <= self.limits.span;
+            (alike && short).then(|| window.to_vec())
+        })
+    }
+
+    fn next_name(&mut self) -> String {
+        let name = format!("{:010}.segment", self.next_segment);
+        self.next_segment += 1;
+        name
+    }
+
+    fn manifest(&self, segments: &[Arc<Segment>], checkpoint: &Checkpoint) -> Manifest {
+        let file_name = |segment: &Arc<Segment>| {
+            segment.path().file_name().map(|name| name.to_string_lossy().into_owned())
+        };
+        Manifest {
+            checkpoint: checkpoint.clone(),
+            segments: segments.iter().filter_map(file_name).collect(),
+            next_segment: self.next_segment,
+        }
+    }
+}
+
+impl OriginalIndex for Store {
+    fn visit(
+        &self,
+        key: KeyHash,
+        not_before: i64,
+        visit: &mut dyn FnMut(i64, i64),
+    ) -> Result<(), StoreError> {
+        let frozen = self.frozen().into_iter().flat_map(|table| table.originals(key));
+        self.open.originals(key).chain(frozen).for_each(|(offset, time)| visit(offset, time));
+        for segment in self.segments.iter().filter(|segment| segment.newest() >= not_before) {
+            segment.any(key, |offset, time| {
+                visit(offset, time);
+                false
+            })?;
+        }
+        Ok(())
+    }
+
+    fn insert(&mut self, original: Original) {
+        self.open.insert(original);
+    }
+
+    /// Seals the open table when it is full and merges segments, in the background. Waits only where the disk is
+    /// too slow for what comes in.
+    fn maintain(
+        &mut self,
+        not_before: i64,
+        checkpoint: &dyn Fn() -> Checkpoint,
+    ) -> Result<(), StoreError> {
+        self.collect_writing(false)?;
+        self.collect_merging(false)?;
+        self.merge(not_before);
+        self.expire(not_before);
+        if self.writing.is_none() && (self.merged.is_some() || !self.expired.is_empty()) {
+            self.tidy();
+        }
+        if self.open.len() >= self.limits.open {
+            let full = self.open.len() >= self.limits.open.saturating_mul(2);
+            self.collect_writing(full)?;
+            if full && self.segments.len() >= self.limits.segments {
+                self.collect_merging(true)?;
+                self.tidy();
+                self.collect_writing(true)?;
+            }
+            if self.writing.is_none() {
+                self.seal(checkpoint());
+            }
+        }
+        Ok(())
+    }
+
+    /// Expired originals of younger segments included.
+    fn len(&self) -> usize {
+        let sealed: u64 = self.segments.iter().map(|segment| segment.originals()).sum();
+        let frozen = self.frozen().map_or(0, Table::len);
+        self.open.len() + frozen + usize::try_from(sealed).unwrap_or(usize::MAX)
+    }
+}
+
+/// `segments` without `gone`, with `new`.
+fn without(
+    segments: &[Arc<Segment>],
+    gone: &[Arc<Segment>],
+    new: Option<&Arc<Segment>>,
+) -> Vec<Arc<Segment>> {
+    let stays = |segment: &&Arc<Segment>| gone.iter().all(|gone| !Arc::ptr_eq(gone, segment));
+    segments.iter().filter(stays).chain(new).cloned().collect()
+}
+
+/// Removes segment files that the manifest does not name: what a crash left behind.
+fn remove_remains(folder: &Path, named: &[String]) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.ends_with(".segment") && !named.contains(&name) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::dedup::block::BlockMark;
+    use proptest::prelude::*;
+
+    const LIMITS: Limits = Limits { open: 8, fan: 3, span: 400, segments: 24 };
+
+    /// What a partition's journal holds, and what a naive index of all of it answers.
+    #[derive(Default)]
+    struct Journal(Vec<Vec<Original>>);
+
+    impl Journal {
+        fn originals(&self) -> impl Iterator<Item = &Original> {
+            self.0.iter().flatten()
+        }
+    }
+
+    fn checkpoint(journal: &Journal) -> Checkpoint {
+        let newest = journal.originals().map(|original| original.time).max().unwrap_or(i64::MIN);
+        let next = journal.0.len() as i64;
+        let last_block = (next > 0).then_some((next - 1, BlockMark(7)));
+        Checkpoint { last_block, through: next * 2, newest, chains: Vec::new() }
+    }
+
+    fn found(store: &Store, key: KeyHash, not_before: i64) -> Vec<(i64, i64)> {
+        let mut all = Vec::new();
+        store.visit(key, not_before, &mut |offset, time| all.push((offset, time))).unwrap();
+        all.retain(|(_, time)| *time >= not_before);
+        all.sort_unstable();
+        all.dedup();
+        all
+    }
+
+    fn reopened(folder: &Path, journal: &Journal) -> Store {
+        let (mut store, from) = Store::open(folder, LIMITS, Upkeep::Inline).unwrap();
+        let from = from.map_or(0, |checkpoint| {
+            let next = checkpoint.last_block.map_or(0, |(offset, _)| offset + 1);
+            assert_eq!(checkpoint.through, next * 2);
+            next
+        });
+        for original in journal.0[from as usize..].iter().flatten() {
+            store.insert(*original);
+        }
+        store
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A transaction with these keys, so much later.
+        Commit(Vec<u8>, i64),
+        Crash,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            9 => (prop::collection::vec(any::<u8>(), 0..7), 0i64..40).prop_map(|(k, t)| Step::Commit(k, t)),
+            1 => Just(Step::Crash),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(32) })]
+
+        /// Whatever is sealed, merged, expired, crashed and restored, the store answers as the journal.
+        #[test]
+        fn answers_as_a_list(steps in prop::collection::vec(step(), 1..100)) {
+            let folder = tempfile::tempdir().unwrap();
+            let mut journal = Journal::default();
+            let mut store = reopened(folder.path(), &journal);
+            let (mut offset, mut now, mut not_before) = (0, 1_000, 0);
+            for step in steps {
+                match step {
+                    Step::Commit(keys, later) => {
+                        now += later;
+                        not_before = now - 900;
+                        let block: Vec<_> = keys.into_iter().map(|key| {
+                            offset += 1;
+                            // Spread over the upper half, with collisions there.
+                            let key = KeyHash(u128::from(key / 2) << 64 | u128::from(key % 2));
+                            Original { key, offset, time: now }
+                        }).collect();
+                        block.iter().for_each(|original| store.insert(*original));
+                        journal.0.push(block);
+                        store.maintain(not_before, &|| checkpoint(&journal)).unwrap();
+                    }
+                    Step::Crash => store = reopened(folder.path(), &journal),
+                }
+            }
+            for key in (0..=255u8).map(|key| KeyHash(u128::from(key / 2) << 64 | u128::from(key % 2))) {
+                let expected: Vec<_> = journal.originals()
+                    .filter(|original| original.key == key && original.time >= not_before)
+                    .map(|original| (original.offset, original.time)).collect();
+                prop_assert_eq!(found(&store, key, not_before), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn segments_are_merged_and_expired_and_their_files_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::default();
+        let upkeep = Upkeep::threads().unwrap();
+        let (mut store, none) = Store::open(folder.path(), LIMITS, upkeep).unwrap();
+        assert!(none.is_none() && store.is_empty());
+        let mut files = Vec::new();
+        for n in 0..2_000i64 {
+            let original = Original { key: KeyHash((n as u128) << 70), offset: n, time: n };
+            store.insert(original);
+            journal.0.push(vec![original]);
+            store.maintain(n - 900, &|| checkpoint(&journal)).unwrap();
+            files.push(fs::read_dir(folder.path()).unwrap().count());
+        }
+        store.collect_writing(true).unwrap();
+        assert!(store.segments.len() <= LIMITS.segments, "{}", store.segments.len());
+        // Inputs of a merge and its result, and a manifest beside its successor.
+        assert!(files.iter().all(|files| *files <= LIMITS.segments + 8), "{files:?}");
+        assert!(store.len() < 1_600, "{}", store.len());
+        assert_eq!(found(&store, KeyHash(1_500 << 70), 0), [(1_500, 1_500)]);
+        assert_eq!(found(&store, KeyHash(100 << 70), 0), []);
+    }
+
+    #[test]
+    fn a_damaged_or_missing_segment_is_an_error_and_the_store_begins_anew_once_discarded() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut journal = Journal::default();
+        let mut store = reopened(folder.path(), &journal);
+        for n in 0..8i64 {
+            let original = Original { key: KeyHash((n as u128) << 70), offset: n, time: n };
+            store.insert(original);
+            journal.0.push(vec![original]);
+        }
+        store.maintain(0, &|| checkpoint(&journal)).unwrap();
+        store.collect_writing(true).unwrap();
+        let path = store.segments[0].path().to_owned();
+        drop(store);
+        let open = || Store::open(folder.path(), LIMITS, Upkeep::Inline);
+        assert_eq!(open().unwrap().0.len(), 8);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(matches!(open(), Err(StoreError::Corrupt { .. })));
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(open(), Err(StoreError::Io { .. })));
+        Store::discard(folder.path()).unwrap();
+        let (store, checkpoint) = open().unwrap();
+        assert!(checkpoint.is_none() && store.is_empty());
+        // A block altered while the store is open is found when it is read.
+        fs::remove_dir_all(folder.path()).unwrap();
+        let mut store = reopened(folder.path(), &Journal::default());
+        store.insert(Original { key: KeyHash(1 << 70), offset: 1, time: 1 });
+        store.seal(Checkpoint::default());
+        store.collect_writing(true).unwrap();
+        assert_eq!(found(&store, KeyHash(1 << 70), 0), [(1, 1)]);
+        let path = store.segments[0].path();
+        let mut bytes = fs::read(path).unwrap();
+        bytes[20] ^= 1;
+        fs::write(path, &bytes).unwrap();
+        assert!(store.visit(KeyHash(1 << 70), 0, &mut |_, _| ()).is_err());
+    }
+}
