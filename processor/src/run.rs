@@ -105,7 +105,7 @@ pub async fn run_with_steps(
             let folder = Folder::claim(
                 &config.processor.state_dir.join("dedup"),
                 &format!("{}-{name}", config.processor.group),
-                limits(rules.horizons),
+                Limits::keeping(rules.horizons.originals),
                 upkeep.clone(),
             )
             .context("processor.state_dir")?;
@@ -128,26 +128,6 @@ pub async fn run_with_steps(
         })
         .collect::<anyhow::Result<Vec<_>>>()?;
     role::run_workers(workers, &kafka, &shutdown).await
-}
-
-/// Originals that one partition holds in memory before they become a segment: some 10 MB, and twice that while
-/// the disk is busy.
-const OPEN_ORIGINALS: usize = 100_000;
-
-/// Segments of a partition are merged by fours; at most so many of them are asked about a key.
-const FAN: usize = 4;
-const MAX_SEGMENTS: usize = 64;
-
-/// A merged segment spans an eighth of what is kept: expiry deletes whole files, so that much is kept for longer.
-const SPANS: i64 = 8;
-
-fn limits(horizons: Horizons) -> Limits {
-    Limits {
-        open: OPEN_ORIGINALS,
-        fan: FAN,
-        span: horizons.originals / SPANS,
-        segments: MAX_SEGMENTS,
-    }
 }
 
 fn options(

@@ -35,6 +35,16 @@ pub struct Limits {
     pub segments: usize,
 }
 
+impl Limits {
+    /// What the processor works with: 100,000 originals in memory are some 10 MB; segments are merged by fours,
+    /// and span at most an eighth of the time that is kept, because expiry deletes whole files.
+    ///
+    /// `originals` is how long originals are kept, ms.
+    pub const fn keeping(originals: i64) -> Limits {
+        Limits { open: 100_000, fan: 4, span: originals / 8, segments: 64 }
+    }
+}
+
 /// The store of one raw partition.
 #[derive(Debug)]
 pub struct Store {
@@ -113,6 +123,16 @@ impl Store {
     /// The manifest cannot be removed.
     pub fn discard(folder: &Path) -> Result<(), StoreError> {
         Manifest::discard(folder)
+    }
+
+    /// Whether something is being written or merged, or will be at the next
+    /// [`OriginalIndex::maintain`].
+    pub fn is_busy(&self) -> bool {
+        self.writing.is_some()
+            || self.merging.is_some()
+            || self.merged.is_some()
+            || !self.expired.is_empty()
+            || self.mergeable().is_some()
     }
 
     /// The table that is becoming a segment.

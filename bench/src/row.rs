@@ -1,0 +1,79 @@
+//! What a measurement prints.
+
+use std::io::Write;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde::Serialize;
+
+/// One measured quantity.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// What was measured.
+    pub name: String,
+    /// Its unit.
+    pub unit: &'static str,
+    /// Median of the rounds.
+    pub median: f64,
+    /// Least of the rounds.
+    pub min: f64,
+    /// Greatest of the rounds.
+    pub max: f64,
+    /// How many rounds.
+    pub rounds: usize,
+    /// The row it is compared with.
+    pub ratio_to: Option<String>,
+    /// Its median by that row's.
+    pub ratio: Option<f64>,
+}
+
+impl Row {
+    /// A row of these rounds, of which there is at least one.
+    pub fn of(name: impl Into<String>, unit: &'static str, mut rounds: Vec<f64>) -> Row {
+        rounds.sort_by(f64::total_cmp);
+        let at = |index: usize| rounds.get(index).copied().unwrap_or(f64::NAN);
+        Row {
+            name: name.into(),
+            unit,
+            median: at(rounds.len() / 2),
+            min: at(0),
+            max: at(rounds.len().saturating_sub(1)),
+            rounds: rounds.len(),
+            ratio_to: None,
+            ratio: None,
+        }
+    }
+}
+
+/// Prints the rows as an aligned table, or as JSON.
+///
+/// # Errors
+/// Standard output is closed.
+pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &serde_json::json!({ "rows": rows }))?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING);
+    table.set_header(["WHAT", "MEDIAN", "MIN", "MAX", "UNIT", "ROUNDS"]);
+    for row in rows {
+        let number = |value: f64| format!("{value:.3}");
+        table.add_row([
+            row.name.clone(),
+            number(row.median),
+            number(row.min),
+            number(row.max),
+            row.unit.to_owned(),
+            row.rounds.to_string(),
+        ]);
+    }
+    for column in [1, 2, 3, 5] {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    writeln!(out, "{table}")?;
+    Ok(())
+}
