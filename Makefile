@@ -7,6 +7,7 @@ SHELL := /bin/sh
 
 BUILD_NEEDS := cargo cc c++ make perl
 STACK_NEEDS := java mvn python3
+TEST_NEEDS := $(BUILD_NEEDS) $(STACK_NEEDS) node npm
 
 # Further options of `sluice dev`: make run ARGS=--ephemeral-ports
 ARGS ?=
@@ -25,11 +26,11 @@ build: ## Build the binary for production: target/release/sluice
 	@cargo build --release --locked --package sluice
 
 test: ## Run every test, with a real broker and registry
-	@scripts/prerequisites $(BUILD_NEEDS) $(STACK_NEEDS)
+	@scripts/prerequisites $(TEST_NEEDS)
 	@scripts/test
 
 e2e: ## Run the end-to-end tests alone
-	@scripts/prerequisites $(BUILD_NEEDS) $(STACK_NEEDS)
+	@scripts/prerequisites $(TEST_NEEDS)
 	@cargo test --workspace --locked --no-run
 	@scripts/test e2e
 

@@ -11,6 +11,7 @@
 //! * [`fake_api`]: providers' APIs, whose answers a test writes;
 //! * [`otlp`]: a collector that keeps the spans it is sent;
 //! * [`write`]: records put into a topic past the gateway;
+//! * [`tools`]: what `scripts/tools` installs;
 //! * [`wait`]: conditions with a deadline, never blind sleeps.
 //!
 //! Everything here panics where something is not as it must be: it runs in tests alone, and a panic
@@ -28,5 +29,6 @@ pub mod read;
 pub mod send;
 pub mod sluice;
 pub mod stack;
+pub mod tools;
 pub mod wait;
 pub mod write;

@@ -74,7 +74,8 @@ fn transaction(event: &str, seed: u64) -> Value {
         "currency_code": "EUR",
         "invoice_number": null,
         "custom_data": null,
-        "details": {"totals": totals(seed), "line_items": []},
+        "items": [],
+        "details": {"totals": totals(seed), "tax_rates_used": [], "line_items": []},
         "payments": [],
     })
 }

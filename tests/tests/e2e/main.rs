@@ -18,6 +18,7 @@ mod replay;
 mod retries;
 mod routes;
 mod schemas;
+mod sdks;
 mod sources;
 mod strangers;
 mod telemetry;

@@ -1,9 +1,6 @@
 //! `webhooks.processed` is readable by others: here by confluent-kafka for Python.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{path::Path, process::Command};
 
 use serde_json::Value;
 use sluice_tests::{
@@ -11,24 +8,13 @@ use sluice_tests::{
     read::Read,
     send::{Samples, Sender},
     sluice::Setup,
-    stack,
+    stack, tools,
     wait::secs,
 };
 
-/// The interpreter that has confluent-kafka, installed when it is not there yet.
-async fn python() -> PathBuf {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/tools");
-    let mut command = Command::new(tools);
-    command.arg("confluent-python");
-    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "scripts/tools confluent-python: {errors}");
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim_end())
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processed_events_decode_with_confluent_kafka_for_python() {
-    let python = python().await;
+    let python = tools::path("confluent-python").await;
     let pipeline = Setup::new().create(&stack::shared().await).await;
     let (mut gateway, mut processor) = (pipeline.gateway("g"), pipeline.processor("p"));
     gateway.ready().await;
