@@ -8,8 +8,11 @@
 //! Odd corners:
 //! * Anybody can name a URL that the rules allow, for example a certificate that does not exist. So what the
 //!   provider denies (404, 410) is a refusal, remembered for a while, and the number of unknown URLs that
-//!   are fetched is limited ([`NEW_URLS`]). Any other failure is the sender's to try again: the event may be
-//!   real.
+//!   are fetched is limited ([`NEW_URLS`], [`MAX_FLIGHTS`]). Any other failure is the sender's to try again:
+//!   the event may be real.
+//! * Those limits are each source's own ([`Budget`]): who exhausts one holds up the first fetch of that source
+//!   alone. Documents in use are renewed apart from them, and a URL that the configuration fixes (Google's
+//!   key set) needs no allowance, because no request can name another.
 //! * A fetch belongs to nobody: it goes on when the request that began it goes away.
 //! * Documents are kept by the URL that was really asked, so a source with a `key_origin` of its own shares
 //!   none with the others.
@@ -28,6 +31,7 @@ use governor::clock::DefaultClock;
 use http::{HeaderMap, StatusCode, header};
 use sluice_providers::{KeyDocument, MAX_KEY_DOCUMENT_BYTES, PublishedKeys, Rejection};
 use sluice_service::config::RateLimit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use self::cache::{Cache, Ended, Need, Settled, Step};
 use crate::limits::Limiter;
@@ -47,6 +51,10 @@ const NEW_URLS: RateLimit = RateLimit {
     },
     per: Duration::from_secs(60),
 };
+
+/// Most fetches at a time of URLs nothing is held of, for each source; and as many, for all sources, of those
+/// something is held of.
+const MAX_FLIGHTS: usize = 8;
 
 /// Most log lines about fetches that failed; the metrics count them all.
 const COMPLAINTS: RateLimit = RateLimit::per_second(1);
@@ -72,6 +80,41 @@ pub(crate) enum Refusal {
     NoKey,
 }
 
+/// What one source may fetch of URLs that requests name and nothing is held of.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    new_urls: Limiter,
+    flights: Arc<Semaphore>,
+}
+
+impl Budget {
+    /// The whole allowance.
+    pub(crate) fn new() -> Self {
+        Self {
+            new_urls: Limiter::new(NEW_URLS, DefaultClock::default()),
+            flights: Arc::new(Semaphore::new(MAX_FLIGHTS)),
+        }
+    }
+
+    /// Takes one fetch from it; the slot is free again when the permit is dropped.
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        // The slot first: without one, the allowance would be spent on nothing.
+        let slot = Arc::clone(&self.flights).try_acquire_owned().ok()?;
+        self.new_urls.check().is_ok().then_some(slot)
+    }
+}
+
+/// For whom documents are fetched.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asker<'a> {
+    /// Where the source's documents are fetched instead.
+    pub(crate) origin: Option<&'a Origin>,
+    /// What the source may fetch of unknown URLs.
+    pub(crate) budget: &'a Budget,
+    /// The URL that the source's configuration fixes, if it does.
+    pub(crate) fixed_url: Option<&'a str>,
+}
+
 /// All key documents.
 #[derive(Clone)]
 pub(crate) struct KeyStore(Arc<Inner>);
@@ -81,7 +124,7 @@ struct Inner {
     outbound: Outbound,
     time_out: Duration,
     clock: Clock,
-    new_urls: Limiter,
+    renewals: Arc<Semaphore>,
     complaints: Limiter,
     metrics: Arc<Metrics>,
 }
@@ -123,22 +166,22 @@ impl KeyStore {
             outbound,
             time_out,
             clock,
-            new_urls: Limiter::new(NEW_URLS, DefaultClock::default()),
+            renewals: Arc::new(Semaphore::new(MAX_FLIGHTS)),
             complaints: Limiter::new(COMPLAINTS, DefaultClock::default()),
             metrics,
         }))
     }
 
     /// Verifies with what is at hand; where that is not enough, fetches the document and verifies again.
-    /// `origin` is where the source's documents are fetched instead.
     ///
     /// # Errors
     /// What `verify` says, or that the key it wants cannot be had now.
     pub(crate) async fn verify<T>(
         &self,
-        origin: Option<&Origin>,
+        asker: Asker<'_>,
         verify: impl Fn(&dyn PublishedKeys) -> Result<T, Rejection>,
     ) -> Result<T, Refusal> {
+        let origin = asker.origin;
         let view = |stale_too| View { inner: &self.0, origin, stale_too, seen: AtomicU64::new(0) };
         let first = view(false);
         let rejection = match verify(&first) {
@@ -152,7 +195,8 @@ impl KeyStore {
             return Err(Refusal::Rejected(rejection));
         };
         let need = Need { outdated: *outdated, seen: first.seen.load(Ordering::Relaxed) };
-        let stale_too = match self.obtain(&target, need).await {
+        let fixed = asker.fixed_url == Some(url);
+        let stale_too = match self.obtain(&target, need, asker.budget, fixed).await {
             Settled::Ready => false,
             Settled::Stale => true,
             Settled::Refused => return Err(Refusal::Rejected(rejection)),
@@ -169,15 +213,24 @@ impl KeyStore {
         })
     }
 
-    /// Has the document fetched if need be, or waits for whoever does.
-    async fn obtain(&self, target: &Target, need: Need) -> Settled {
+    /// Has the document fetched if need be, or waits for whoever does. `fixed`: no request can name another
+    /// URL for this source, so there is one such fetch per source at most.
+    async fn obtain(&self, target: &Target, need: Need, budget: &Budget, fixed: bool) -> Settled {
         let url = target.as_str();
-        let admit = || {
-            let admitted = self.0.new_urls.check().is_ok();
-            if !admitted {
+        let mut slot = None;
+        let admit = |held: bool| {
+            if fixed {
+                return true;
+            }
+            slot = if held {
+                Arc::clone(&self.0.renewals).try_acquire_owned().ok()
+            } else {
+                budget.take()
+            };
+            if slot.is_none() {
                 self.0.metrics.key_fetch(KeyFetch::Held);
             }
-            admitted
+            slot.is_some()
         };
         let step = self.0.cache().need(url, need, self.0.now(), admit);
         let mut flight = match step {
@@ -187,6 +240,7 @@ impl KeyStore {
                 let (inner, target) = (Arc::clone(&self.0), target.clone());
                 tokio::spawn(async move {
                     inner.renew(&target).await;
+                    drop(slot);
                     drop(done);
                 });
                 flight

@@ -85,7 +85,7 @@ pub(crate) enum KeyFetch {
     TooLarge,
     /// What came is no document.
     Unreadable,
-    /// Not made: too many unknown URLs were asked for.
+    /// Not made: too many unknown URLs were asked for, or too many fetches are under way.
     Held,
 }
 

@@ -63,7 +63,7 @@ impl Received {
         let verify = |keys: &dyn sluice_providers::PublishedKeys| {
             source.provider.verify(&request, keys, now_ms())
         };
-        match keys.verify(source.key_origin.as_ref(), verify).await {
+        match keys.verify(source.asker(), verify).await {
             Ok(verdict) => Ok(Verified { received: self, verdict }),
             Err(refusal) => Err((Box::new(self), refusal)),
         }
@@ -110,7 +110,8 @@ impl Verified {
             .enumerate()
             .map(|(index, event)| {
                 let tells_state = |event: &Identified| tells_state(source, event, &received.body);
-                let partition_by = partition_by(source.partition_by, &event, tells_state);
+                let signed = source.provider.object_is_signed();
+                let partition_by = partition_by(source.partition_by, signed, &event, tells_state);
                 let raw = record::raw_webhook(&delivery, event, index, size);
                 let key = record::partition_key(&raw, partition_by);
                 upstream.prepare(raw, key)
@@ -133,12 +134,17 @@ impl Verified {
 /// Where the processor asks the provider's API how an object stands, several notifications of one object may
 /// find the same state, which is a fact once. The processor tells such states apart within a partition. So
 /// events that tell a state, and bare notices, go by their object whatever the source says.
+///
+/// Otherwise an object that no signature covers decides nothing: in a copy of a genuine delivery somebody
+/// could name another one, and the copy would reach a partition where nobody knows the original.
 fn partition_by(
     configured: PartitionBy,
+    object_is_signed: bool,
     event: &Identified,
     tells_state: impl FnOnce(&Identified) -> bool,
 ) -> PartitionBy {
-    let by_object = configured == PartitionBy::Object || event.notice || tells_state(event);
+    let wanted = configured == PartitionBy::Object && object_is_signed;
+    let by_object = wanted || event.notice || tells_state(event);
     if by_object { PartitionBy::Object } else { PartitionBy::Event }
 }
 
@@ -219,10 +225,27 @@ mod tests {
             notice,
             ..Identified::new(Some("1".to_owned()), b"", BodyPart::Whole)
         };
-        let by = |configured, notice, asked| partition_by(configured, &event(notice), |_| asked);
+        let by =
+            |configured, notice, asked| partition_by(configured, true, &event(notice), |_| asked);
         assert_eq!(by(PartitionBy::Event, false, false), PartitionBy::Event);
         assert_eq!(by(PartitionBy::Event, true, false), PartitionBy::Object);
         assert_eq!(by(PartitionBy::Event, false, true), PartitionBy::Object);
         assert_eq!(by(PartitionBy::Object, false, false), PartitionBy::Object);
+    }
+
+    #[test]
+    fn an_object_that_is_not_signed_decides_nothing_unless_states_are_told() {
+        let event = |notice| Identified {
+            notice,
+            ..Identified::new(Some("1".to_owned()), b"", BodyPart::Whole)
+        };
+        for configured in [PartitionBy::Event, PartitionBy::Object] {
+            let by =
+                |signed, notice, asked| partition_by(configured, signed, &event(notice), |_| asked);
+            assert_eq!(by(false, false, false), PartitionBy::Event);
+            assert_eq!(by(false, true, false), PartitionBy::Object);
+            assert_eq!(by(false, false, true), PartitionBy::Object);
+            assert_eq!(by(true, false, false), configured, "control: it is signed");
+        }
     }
 }

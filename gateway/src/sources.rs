@@ -11,8 +11,11 @@ use anyhow::{Context, bail};
 use governor::clock::DefaultClock;
 use ipnet::IpNet;
 use sluice_providers::{AddressList, Secret, SourceSpec};
-use sluice_service::config::{Config, HydrateConfig, PartitionBy, RateLimit, SourceConfig};
+use sluice_service::config::{
+    Config, Environment, HydrateConfig, PartitionBy, RateLimit, SourceConfig,
+};
 
+use crate::keys::{Asker, Budget};
 use crate::limits::{self, Limiter};
 use crate::outbound::Origin;
 
@@ -29,6 +32,7 @@ pub(crate) struct Source {
     pub(crate) partition_by: PartitionBy,
     /// Where published keys and confirmation links are fetched instead of from the provider.
     pub(crate) key_origin: Option<Origin>,
+    key_budget: Budget,
     allow: Vec<IpNet>,
     limiter: Option<Limiter>,
 }
@@ -44,14 +48,17 @@ impl Source {
             .into_iter()
             .map(|(reference, value)| Secret::new(reference.to_string(), value))
             .collect();
+        let settings = config.resolve_settings()?;
         let keys = config.hydrate.as_ref().map(HydrateConfig::keys);
+        let environment = config.hydrate.as_ref().and_then(|hydrate| hydrate.environment);
+        let test = environment == Some(Environment::Test);
         sluice_providers::check_fetching(
             &config.name,
             &config.provider,
             &config.settings,
             keys.as_deref(),
+            test,
         )?;
-        let settings = config.resolve_settings()?;
         let provider = sluice_providers::build(SourceSpec {
             name: &config.name,
             provider: &config.provider,
@@ -72,9 +79,19 @@ impl Source {
             tenant: config.tenant.clone(),
             partition_by: config.partition_by,
             key_origin,
+            key_budget: Budget::new(),
             allow,
             limiter: rate.map(|rate| Limiter::new(rate, DefaultClock::default())),
         })
+    }
+
+    /// For whom published keys are fetched when this source needs them.
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker {
+            origin: self.key_origin.as_ref(),
+            budget: &self.key_budget,
+            fixed_url: self.provider.fixed_key_url(),
+        }
     }
 
     /// Whether this address may send; an empty list allows any.

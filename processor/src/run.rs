@@ -32,7 +32,7 @@ use sluice_kafka::{
 use sluice_providers::{check_fetching, normaliser};
 use sluice_schemas::{Registry, SchemaStore};
 use sluice_service::{
-    config::{Config, HydrateConfig},
+    config::{Config, Environment, HydrateConfig},
     health::Health,
     shutdown::Shutdown,
     telemetry::propagation::{extract, inject},
@@ -164,8 +164,10 @@ fn rules(
     for source in &config.sources {
         let reader = normaliser(&source.name, &source.provider, &source.settings)?;
         let keys = source.hydrate.as_ref().map(HydrateConfig::keys);
-        let api =
-            check_fetching(&source.name, &source.provider, &source.settings, keys.as_deref())?;
+        let environment = source.hydrate.as_ref().and_then(|hydrate| hydrate.environment);
+        let test = environment == Some(Environment::Test);
+        let (name, provider, settings) = (&source.name, &source.provider, &source.settings);
+        let api = check_fetching(name, provider, settings, keys.as_deref(), test)?;
         normalisers.insert(source.name.clone(), reader);
         if let Some(hydrate) = &source.hydrate {
             let api = match api {

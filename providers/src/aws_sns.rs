@@ -3,13 +3,15 @@
 //! Signed are name and value of certain fields, each followed by a line feed, in the order of the
 //! names; which fields depends on the message's type. Values are those of the *decoded* JSON
 //! strings. The subject is left out where there is none (or `null`, as some tools write). Version 1
-//! signs with SHA-1, version 2 with SHA-256.
+//! signs with SHA-1, version 2 with SHA-256. Fields are taken only where those lines can be read in
+//! one way (`message.rs` has the rule and why it is enough).
 //!
 //! * `SigningCertURL` is not signed, so it is pinned before anything is fetched: `https`, a host
 //!   `sns.<region>.amazonaws.com` (or `.com.cn`), and a path of SNS's own naming. Nobody but AWS
 //!   serves there, which is what the certificate is trusted for; its chain is not delivered with
 //!   it. That the region be the topic's is not demanded: AWS does not promise it, and every such
-//!   host is SNS.
+//!   host is SNS. The region has to be one: `sns.s3.amazonaws.com` and `sns.s3-us-west-2.…` are a
+//!   storage bucket that happens to be called `sns`, and anybody's.
 //! * Anybody with an AWS account has messages signed by SNS. The topic is what counts: only topics
 //!   of the configured list are accepted.
 //! * With raw message delivery there is no signature at all: refused.
@@ -19,12 +21,13 @@
 //! The event ID is `MessageId`, the same on every retry. The payload proper is the text in
 //! `Message`; where that is JSON, pointers may say where type, object and amount are in it.
 
+mod message;
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::HeaderName;
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use crate::chain::Certified;
 use crate::pointers::{
@@ -40,8 +43,9 @@ use crate::source::Keys;
 use crate::{
     BodyPart, BuildError, Identified, KeyDocument, Normalise, Normalised, Payload, Provider,
     PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, SettingInfo, Verdict, form,
-    header, json as body_json,
+    header,
 };
+use message::{Message, lines};
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
     name: "aws-sns",
@@ -56,6 +60,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "A retry carries the first attempt's Timestamp, so messages are accepted up to 3600 s beyond the tolerance; times ahead are held to the tolerance.",
         "Topics sign with SHA-1 unless their SignatureVersion attribute is 2. Set it to 2, and then require_sha256 = true.",
         "SubscribeURL is opened only with confirm_subscriptions = true, and only for a listed topic at an SNS host. UnsubscribeConfirmation is never answered: its SubscribeURL would subscribe again.",
+        "A MessageId that is not letters, digits and hyphens (at most 128), and a line feed in any signed field but Message, are refused: with them other fields could be read out of the same signed text.",
         "UnsubscribeURL, MessageAttributes and the x-amz-sns-* headers are not signed.",
         "AWS publishes its address ranges without one for SNS deliveries.",
     ],
@@ -166,13 +171,31 @@ fn certified(
     }
 }
 
+/// Whether a label is written as AWS names regions under these domains: two letters, one or two words of
+/// letters, a number (`us-east-1`, `ap-southeast-2`, `us-gov-west-1`). No service's host begins like
+/// that: those of storage, `s3-us-west-2` for example, have a digit in their first part.
+fn is_region(label: &str) -> bool {
+    let is_word = |word: &str| {
+        (3..=12).contains(&word.len()) && word.bytes().all(|byte| byte.is_ascii_lowercase())
+    };
+    let mut parts = label.split('-');
+    let area = parts.next().unwrap_or_default();
+    let number = parts.next_back().unwrap_or_default();
+    let mut words = 0;
+    let all_words = parts.inspect(|_| words += 1).all(is_word);
+    area.len() == 2
+        && area.bytes().all(|byte| byte.is_ascii_lowercase())
+        && all_words
+        && (1..=2).contains(&words)
+        && (1..=2).contains(&number.len())
+        && number.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 /// What follows the host, if a URL is `https` at an SNS host (without port or user).
 fn behind_sns_host(url: &str) -> Option<&str> {
     let rest = url.strip_prefix("https://sns.")?;
     let (region, rest) = rest.split_once('.')?;
-    let is_region = !region.is_empty()
-        && region.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    let rest = rest.strip_prefix("amazonaws.com").filter(|_| is_region)?;
+    let rest = rest.strip_prefix("amazonaws.com").filter(|_| is_region(region))?;
     let rest = rest.strip_prefix(".cn").unwrap_or(rest);
     rest.starts_with('/').then_some(rest)
 }
@@ -184,127 +207,6 @@ fn is_certificate_url(url: &str) -> bool {
         .and_then(|name| name.strip_suffix(".pem"));
     let lower_hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     digits.is_some_and(|digits| digits.len() == 32 && digits.bytes().all(lower_hex))
-}
-
-/// The text of a string; borrowed where it has no escapes.
-fn text<'a>(value: Option<&'a RawValue>) -> Option<Cow<'a, str>> {
-    let raw = value?.get();
-    let plain = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if plain.contains('\\') {
-        return serde_json::from_str(raw).ok().map(Cow::Owned);
-    }
-    Some(Cow::Borrowed(plain))
-}
-
-/// A message's fields that matter.
-struct Message<'a> {
-    kind: Option<Cow<'a, str>>,
-    id: Option<Cow<'a, str>>,
-    topic: Option<Cow<'a, str>>,
-    message: Option<Cow<'a, str>>,
-    subject: Option<Cow<'a, str>>,
-    timestamp: Option<Cow<'a, str>>,
-    token: Option<Cow<'a, str>>,
-    subscribe_url: Option<Cow<'a, str>>,
-    version: Option<Cow<'a, str>>,
-    certificate_url: Option<Cow<'a, str>>,
-    signature: Option<Cow<'a, str>>,
-}
-
-impl<'a> Message<'a> {
-    /// `None` when the body is no JSON object.
-    fn parse(body: &'a [u8]) -> Option<Self> {
-        let [
-            kind,
-            id,
-            topic,
-            message,
-            subject,
-            timestamp,
-            token,
-            subscribe_url,
-            version,
-            url,
-            signature,
-        ] = body_json::fields(
-            body,
-            [
-                "Type",
-                "MessageId",
-                "TopicArn",
-                "Message",
-                "Subject",
-                "Timestamp",
-                "Token",
-                "SubscribeURL",
-                "SignatureVersion",
-                "SigningCertURL",
-                "Signature",
-            ],
-        )?;
-        Some(Self {
-            kind: text(kind),
-            id: text(id),
-            topic: text(topic),
-            message: text(message),
-            subject: text(subject),
-            timestamp: text(timestamp),
-            token: text(token),
-            subscribe_url: text(subscribe_url),
-            version: text(version),
-            certificate_url: text(url),
-            signature: text(signature),
-        })
-    }
-
-    /// The fields that are signed, by name, in their order.
-    fn signed(&self) -> Result<[Option<(&'static str, &str)>; 7], Rejection> {
-        fn required<'m>(
-            name: &'static str,
-            value: &'m Option<Cow<'_, str>>,
-        ) -> Result<Option<(&'static str, &'m str)>, Rejection> {
-            value.as_deref().map(|value| Some((name, value))).ok_or(Rejection::Missing(name))
-        }
-        let message = required("Message", &self.message)?;
-        let id = required("MessageId", &self.id)?;
-        let time = required("Timestamp", &self.timestamp)?;
-        let topic = required("TopicArn", &self.topic)?;
-        let kind = required("Type", &self.kind)?;
-        match self.kind.as_deref() {
-            Some(NOTIFICATION) => {
-                let subject = self.subject.as_deref().map(|subject| ("Subject", subject));
-                Ok([message, id, subject, time, topic, kind, None])
-            }
-            Some(SUBSCRIPTION | UNSUBSCRIPTION) => {
-                let url = required("SubscribeURL", &self.subscribe_url)?;
-                let token = required("Token", &self.token)?;
-                Ok([message, id, url, time, token, topic, kind])
-            }
-            _ => Err(Rejection::Malformed("its Type is none that SNS sends")),
-        }
-    }
-
-    fn time_ms(&self) -> Option<i64> {
-        let time: jiff::Timestamp = self.timestamp.as_deref()?.parse().ok()?;
-        Some(time.as_millisecond())
-    }
-
-    /// Where the pointers look: the text in `Message`.
-    fn inner(&self) -> &[u8] {
-        self.message.as_deref().unwrap_or_default().as_bytes()
-    }
-}
-
-/// Name and value, each on a line of its own.
-fn lines(fields: &[Option<(&str, &str)>]) -> String {
-    let mut signed = String::new();
-    for (name, value) in fields.iter().flatten() {
-        for line in [name, value] {
-            signed.push_str(line);
-            signed.push('\n');
-        }
-    }
-    signed
 }
 
 impl Sns {

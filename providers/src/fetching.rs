@@ -10,7 +10,7 @@ use crate::{Api, BuildError, Credentials, known_providers, normaliser};
 
 /// Checks a source's `[source.hydrate]`. `keys` are those of its keys that are set, out of `url`,
 /// `base_url`, `environment`, `bearer`, `client_id`, `client_secret` and `not_found_for`; `None`: the source has
-/// no such section.
+/// no such section. `test`: its `environment` is `test`.
 ///
 /// Returns the provider's API where it is the one to be asked; `None` where there is nothing to ask or a
 /// `url` is asked instead.
@@ -23,16 +23,31 @@ pub fn check_fetching(
     provider: &str,
     settings: &Value,
     keys: Option<&[&str]>,
+    test: bool,
 ) -> Result<Option<Api>, BuildError> {
     let reader = normaliser(source_name, provider, settings)?;
     let info = known_providers().iter().find(|info| info.name == provider);
-    judge(provider, info.and_then(|info| info.api), reader.must_fetch(), keys).map_err(|problem| {
-        BuildError::BadSetting {
-            source_name: source_name.to_owned(),
-            key: "hydrate".to_owned(),
-            problem,
-        }
+    let api = judge(provider, info.and_then(|info| info.api), reader.must_fetch(), keys);
+    let elsewhere = keys.is_some_and(|keys| keys.contains(&"base_url"));
+    api.and_then(|api| match api {
+        Some(_) if !elsewhere => same_environment(reader.is_test(), test).map(|()| api),
+        _ => Ok(api),
     })
+    .map_err(|problem| BuildError::BadSetting {
+        source_name: source_name.to_owned(),
+        key: "hydrate".to_owned(),
+        problem,
+    })
+}
+
+/// Whether the API that is asked is that of the environment the events come from: the other one knows
+/// nothing of them, and every event would be asked for in vain. A `base_url` is the operator's own choice.
+fn same_environment(source_is_test: Option<bool>, test: bool) -> Result<(), String> {
+    match source_is_test {
+        Some(true) if !test => Err("asks the provider's live API, but settings.environment says that the events come from its test environment, which the live API does not know: add environment = \"test\" to [source.hydrate]".to_owned()),
+        Some(false) if test => Err("asks the API of the provider's test environment (environment = \"test\"), but settings.environment says that the events are live: leave environment out of [source.hydrate], or change settings.environment if this is a test source".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 /// [`check_fetching`], given the provider's API and whether the source must ask it.
@@ -147,11 +162,35 @@ mod tests {
 
     #[test]
     fn a_provider_without_an_api_needs_a_url() {
-        let check = |keys| check_fetching("shop", "svix", &Value::Null, keys);
+        let check = |keys| check_fetching("shop", "svix", &Value::Null, keys, false);
         let error = check(Some(&["bearer"])).unwrap_err().to_string();
         assert!(error.contains("source \"shop\": hydrate has no url"), "{error}");
         assert!(check(Some(&["url", "bearer"])).unwrap().is_none());
         assert!(check(None).unwrap().is_none());
-        assert!(check_fetching("shop", "svixx", &Value::Null, None).is_err());
+        assert!(check_fetching("shop", "svixx", &Value::Null, None, false).is_err());
+    }
+
+    #[test]
+    fn the_api_is_that_of_the_environment_the_events_come_from() {
+        const KEYS: &[&str] = &["client_id", "client_secret", "environment"];
+        let check = |environment: Option<&str>, keys: Option<&[&str]>, test: bool| {
+            let mut settings = serde_json::json!({"webhook_id": "1JE4291016473214C"});
+            if let Some(environment) = environment {
+                settings["environment"] = environment.into();
+            }
+            check_fetching("shop", "paypal", &settings, keys, test)
+        };
+        for (environment, test) in [(None, false), (Some("live"), false), (Some("sandbox"), true)] {
+            assert!(check(environment, Some(KEYS), test).unwrap().is_some(), "{environment:?}");
+            let error = check(environment, Some(KEYS), !test).unwrap_err().to_string();
+            let advice = if test { "add environment = \"test\"" } else { "leave environment out" };
+            assert!(error.contains("source \"shop\": hydrate asks the"), "{error}");
+            assert!(error.contains(advice), "{error}");
+            // Whoever names the place knows which it is, and a url or nothing asks no API.
+            let named = [KEYS, &["base_url"]].concat();
+            assert!(check(environment, Some(&named), !test).unwrap().is_some());
+            assert!(check(environment, Some(&["url"]), !test).unwrap().is_none());
+            assert!(check(environment, None, false).unwrap().is_none());
+        }
     }
 }

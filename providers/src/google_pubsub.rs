@@ -53,6 +53,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     answer: "102, 200, 201, 202 or 204 within the subscription's deadline (10 s by default); anything else is delivered again until the retention ends",
     notes: &[
         "The token does not cover the body: a token that leaks is good for any body until it expires, at most an hour. The vector with a changed body under a valid token is therefore accepted.",
+        "What a message says it is about is not authenticated either, so these events are partitioned by event: partition_by = \"object\" has no effect.",
         "The list of service accounts is the real authentication: any service account of anybody can obtain a token for this audience.",
         "A token is accepted until its expiry plus the tolerance; an issue time ahead is held to the tolerance.",
         "Payload unwrapping must be off: without the envelope there is no message ID.",
@@ -354,6 +355,15 @@ impl Provider for PubSub {
             occurred_at_ms: push.published_at_ms,
             ..event
         }]
+    }
+
+    /// The token does not cover the body.
+    fn object_is_signed(&self) -> bool {
+        false
+    }
+
+    fn fixed_key_url(&self) -> Option<&str> {
+        self.pinned.is_none().then_some(&*self.keys_url)
     }
 
     fn sample(&self, spec: &SampleSpec<'_>) -> Option<SampleRequest> {

@@ -51,6 +51,12 @@ pub trait Normalise: Send + Sync + Debug {
     fn must_fetch(&self) -> bool {
         false
     }
+
+    /// Whether the source's events come from the provider's test environment, whose API lives elsewhere
+    /// ([`crate::Api::test_base_url`]); `None` where its settings do not tell.
+    fn is_test(&self) -> Option<bool> {
+        None
+    }
 }
 
 /// One configured provider with its key material, parsed once when the source is built.
@@ -102,6 +108,19 @@ pub trait Provider: Send + Sync + Debug {
     /// A URL that the operator wants opened once when `request`, which is verified and stored, asks for
     /// it (a subscription that must be confirmed). Its host is pinned by the provider's rules.
     fn confirmation(&self, _request: &Request<'_>) -> Option<String> {
+        None
+    }
+
+    /// Whether the signature covers what [`Identified::object_id`] is taken from. Where it does not, somebody
+    /// who holds one genuine delivery can name another object in a copy of it, and whatever must find the
+    /// original of that event must not go by the object.
+    fn object_is_signed(&self) -> bool {
+        true
+    }
+
+    /// The URL of the one key document that this source ever needs, where its configuration alone says
+    /// which; `None` where requests name theirs, or no document is fetched.
+    fn fixed_key_url(&self) -> Option<&str> {
         None
     }
 

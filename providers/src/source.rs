@@ -260,6 +260,16 @@ impl Source {
         self.provider.confirmation(request)
     }
 
+    /// Whether the signature covers the object; as [`Provider::object_is_signed`].
+    pub fn object_is_signed(&self) -> bool {
+        self.provider.object_is_signed()
+    }
+
+    /// The URL of the key document that the configuration fixes; as [`Provider::fixed_key_url`].
+    pub fn fixed_key_url(&self) -> Option<&str> {
+        self.provider.fixed_key_url()
+    }
+
     /// HTTP status of the answer to a rejected request.
     pub fn rejection_status(&self) -> u16 {
         self.provider.rejection_status()

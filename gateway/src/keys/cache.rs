@@ -3,9 +3,8 @@
 //! The rules, and why they are so:
 //! * A document is *fresh* for as long as its publisher allows, then *stale*: it is fetched again, and
 //!   serves on, for [`SERVED_STALE`] at most, while that fails. A provider's outage must not become ours.
-//! * One flight per URL at a time; the others wait for it. At most [`MAX_FLIGHTS`] for URLs nothing is held
-//!   of, which anybody can name, and as many for the others, so that forged requests do not hold up the
-//!   renewal of documents in use. Further ones are not made: the sender tries again.
+//! * One flight per URL at a time; the others wait for it. How many there may be at a time, and for whom, is
+//!   the caller's to admit. Without its leave none is made: the sender tries again.
 //! * A failure is remembered for [`AFTER_FAILURE`], a refusal (the provider has no such document) for
 //!   [`AFTER_ABSENCE`]. Where a document is held, both count as failures and wait for [`BETWEEN_RENEWALS`].
 //! * A document without the key that was asked for is fetched again, at most once in [`BETWEEN_RENEWALS`].
@@ -25,8 +24,6 @@ pub(super) const MAX_DOCUMENTS: usize = 64;
 const MAX_REMEMBERED: usize = 1024;
 /// Longest URL, in bytes.
 const MAX_URL: usize = 512;
-/// Most fetches at a time of URLs nothing is held of, and as many of those something is held of.
-pub(super) const MAX_FLIGHTS: usize = 8;
 /// Age at which a document is no longer served, whatever happens.
 pub(super) const SERVED_STALE: Duration = Duration::from_secs(7 * 86_400);
 /// Pause after a failed fetch.
@@ -182,13 +179,13 @@ impl Cache {
     }
 
     /// What to do for a request that cannot be verified with what it was given. `admit` is asked before a
-    /// URL is fetched of which nothing is held.
+    /// fetch, and told whether a document is held of this URL.
     pub(super) fn need(
         &mut self,
         url: &str,
         need: Need,
         now: Instant,
-        admit: impl FnOnce() -> bool,
+        admit: impl FnOnce(bool) -> bool,
     ) -> Step {
         if url.len() > MAX_URL {
             return Step::Settled(Settled::Refused);
@@ -202,12 +199,7 @@ impl Cache {
         {
             return Step::Settled(entry.settle(need, now));
         }
-        let known = entry.is_some_and(|entry| entry.usable(now).is_some());
-        let flights = self
-            .entries
-            .values()
-            .filter(|entry| entry.usable(now).is_some() == known && entry.flight().is_some());
-        if flights.count() >= MAX_FLIGHTS || !known && !admit() {
+        if !admit(entry.is_some_and(|entry| entry.usable(now).is_some())) {
             return Step::Settled(self.settle(url, need, now));
         }
         let (done, flight) = watch::channel(());
@@ -251,7 +243,7 @@ impl Cache {
         age.filter(|_| outcome != Outcome::Stored)
     }
 
-    /// Forgets what is over the bounds. Flights are bounded themselves and stay.
+    /// Forgets what is over the bounds. Flights are bounded by whoever admits them, and stay.
     fn make_room(&mut self) {
         let documents = || self.entries.iter().filter_map(|(url, e)| Some((url, e.held.as_ref()?)));
         if documents().count() > MAX_DOCUMENTS {
@@ -285,14 +277,14 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn begin(cache: &mut Cache, url: &str, need: Need, now: Instant) -> watch::Sender<()> {
-        match cache.need(url, need, now, || true) {
+        match cache.need(url, need, now, |_| true) {
             Step::Fetch(done, _) => done,
             step => panic!("{step:?}"),
         }
     }
 
     fn settled(cache: &mut Cache, url: &str, need: Need, now: Instant) -> Settled {
-        match cache.need(url, need, now, || true) {
+        match cache.need(url, need, now, |_| true) {
             Step::Settled(settled) => settled,
             step => panic!("{step:?}"),
         }
@@ -313,7 +305,7 @@ mod tests {
     fn one_fetches_and_the_others_wait() {
         let (mut cache, now) = (Cache::default(), Instant::now());
         let done = begin(&mut cache, "u", NEW, now);
-        assert!(matches!(cache.need("u", NEW, now, || true), Step::Wait(_)));
+        assert!(matches!(cache.need("u", NEW, now, |_| true), Step::Wait(_)));
         cache.ended("u", Ended::Stored(document(), HOUR), now);
         drop(done);
         assert_eq!(cache.settle("u", NEW, now), Settled::Ready);
@@ -387,31 +379,27 @@ mod tests {
     }
 
     #[test]
-    fn flights_are_bounded_apart_for_known_and_unknown_urls() {
+    fn what_is_not_admitted_is_not_fetched() {
         let (mut cache, now) = (Cache::default(), Instant::now());
-        for i in 0..=MAX_FLIGHTS {
-            store(&mut cache, &format!("known-{i}"), now);
-        }
-        let later = now + HOUR;
-        for kind in ["new", "known"] {
-            let flights: Vec<_> = (0..MAX_FLIGHTS)
-                .map(|i| begin(&mut cache, &format!("{kind}-{i}"), NEW, later))
-                .collect();
-            let wanted = if kind == "new" { Settled::Unavailable } else { Settled::Stale };
-            let next = format!("{kind}-{MAX_FLIGHTS}");
-            assert_eq!(settled(&mut cache, &next, NEW, later), wanted);
-            std::mem::forget(flights);
-        }
-    }
-
-    #[test]
-    fn what_is_not_admitted_is_not_fetched_and_known_urls_need_no_admission() {
-        let (mut cache, now) = (Cache::default(), Instant::now());
-        let step = cache.need("u", NEW, now, || false);
+        let refuse = |expected: bool| {
+            move |held: bool| {
+                assert_eq!(held, expected);
+                false
+            }
+        };
+        let step = cache.need("u", NEW, now, refuse(false));
         assert!(matches!(step, Step::Settled(Settled::Unavailable)), "{step:?}");
         store(&mut cache, "u", now);
-        let step = cache.need("u", NEW, now + HOUR, || panic!("asked"));
-        assert!(matches!(step, Step::Fetch(..)), "{step:?}");
+        // What needs no fetch needs no leave.
+        let step = cache.need("u", NEW, now, |_| panic!("asked"));
+        assert!(matches!(step, Step::Settled(Settled::Ready)), "{step:?}");
+        let step = cache.need("u", NEW, now + HOUR, refuse(true));
+        assert!(matches!(step, Step::Settled(Settled::Stale)), "{step:?}");
+        let step = cache.need("u", NEW, now + SERVED_STALE, refuse(false));
+        assert!(matches!(step, Step::Settled(Settled::Unavailable)), "{step:?}");
+        drop(begin(&mut cache, "u", NEW, now + HOUR));
+        let step = cache.need("u", NEW, now + HOUR, |_| true);
+        assert!(matches!(step, Step::Fetch(..)), "control: {step:?}");
         let long = "u".repeat(MAX_URL + 1);
         assert_eq!(settled(&mut cache, &long, NEW, now), Settled::Refused);
         drop(begin(&mut cache, &long[1..], NEW, now));

@@ -53,6 +53,7 @@ struct Script {
 /// A store whose documents come from a scripted server. Without a script left it answers with the key.
 struct World {
     store: KeyStore,
+    budget: Budget,
     origin: Origin,
     script: Arc<Script>,
     shift: Arc<Mutex<Duration>>,
@@ -96,6 +97,7 @@ impl World {
         let metrics = Arc::new(Metrics::new());
         Self {
             store: KeyStore::with(Outbound::new().unwrap(), metrics, time_out, clock),
+            budget: Budget::new(),
             origin: Origin::parse(&origin).unwrap(),
             script,
             shift,
@@ -113,6 +115,19 @@ impl World {
 
     /// The same, where the document must have the key as `has` says by its number of looks.
     async fn verify_wanting(&self, url: &str, has: impl Fn(usize) -> bool) -> Result<(), Refusal> {
+        self.verify_for(self.asker(&self.budget), url, has).await
+    }
+
+    fn asker<'a>(&'a self, budget: &'a Budget) -> Asker<'a> {
+        Asker { origin: Some(&self.origin), budget, fixed_url: None }
+    }
+
+    async fn verify_for(
+        &self,
+        asker: Asker<'_>,
+        url: &str,
+        has: impl Fn(usize) -> bool,
+    ) -> Result<(), Refusal> {
         let looks = AtomicUsize::new(0);
         let verify = |keys: &dyn PublishedKeys| {
             let look = looks.fetch_add(1, Ordering::SeqCst);
@@ -121,7 +136,7 @@ impl World {
             keys.get(url).ok_or_else(|| needs(false))?;
             if has(look) { Ok(()) } else { Err(needs(true)) }
         };
-        self.store.verify(Some(&self.origin), verify).await
+        self.store.verify(asker, verify).await
     }
 
     fn asked(&self) -> usize {
@@ -287,7 +302,7 @@ async fn what_is_no_fetchable_url_and_what_needs_no_key_is_not_fetched() {
         assert_eq!(world.verify(url).await, Err(Refusal::Rejected(wanted)));
     }
     let refused = |_: &dyn PublishedKeys| Err::<(), _>(Rejection::NoMatch { secrets: 1 });
-    let answer = world.store.verify(Some(&world.origin), refused).await;
+    let answer = world.store.verify(world.asker(&world.budget), refused).await;
     assert_eq!(answer, Err(Refusal::Rejected(Rejection::NoMatch { secrets: 1 })));
     assert_eq!(world.asked(), 0);
 }
@@ -299,6 +314,76 @@ async fn forged_urls_cannot_make_us_hammer_the_provider() {
     let forged = world.verify_many("y", 150).await;
     assert!(forged < 100, "{forged}");
     assert!(world.asked() < 100, "{}", world.asked());
+    // Another source, and a URL that the configuration fixes, are not held up.
+    let (before, other) = (world.asked(), Budget::new());
+    world.script.replies.lock().unwrap().clear();
+    assert_eq!(world.verify(URL).await, Err(Refusal::NoKey), "control: the allowance is spent");
+    let fixed = Asker { fixed_url: Some(URL), ..world.asker(&world.budget) };
+    let elsewhere = "https://keys.example/certs/A-2";
+    assert_eq!(world.verify_for(fixed, elsewhere, |_| true).await, Err(Refusal::NoKey));
+    assert_eq!(world.asked(), before);
+    assert_eq!(world.verify_for(fixed, URL, |_| true).await, Ok(()));
+    assert_eq!(world.verify_for(world.asker(&other), elsewhere, |_| true).await, Ok(()));
+    assert_eq!(world.asked(), before + 2);
+}
+
+#[tokio::test]
+async fn fetches_that_hang_hold_up_their_source_alone() {
+    let world = World::new((0..MAX_FLIGHTS).map(|_| Reply::Held)).await;
+    let hanging = join_all((0..MAX_FLIGHTS).map(|i| {
+        let url = format!("https://keys.example/certs/hangs-{i}");
+        let world = &world;
+        async move { world.verify(&url).await }
+    }));
+    let meanwhile = async {
+        while world.asked() < MAX_FLIGHTS {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(world.verify(URL).await, Err(Refusal::NoKey), "its slots are taken");
+        let other = Budget::new();
+        assert_eq!(world.verify_for(world.asker(&other), URL, |_| true).await, Ok(()));
+        let url = "https://keys.example/jwks";
+        let fixed = Asker { fixed_url: Some(url), ..world.asker(&world.budget) };
+        assert_eq!(world.verify_for(fixed, url, |_| true).await, Ok(()));
+        assert_eq!(world.asked(), MAX_FLIGHTS + 2);
+        world.script.gate.add_permits(MAX_FLIGHTS);
+    };
+    let (answers, ()) = tokio::join!(hanging, meanwhile);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let next = world.verify("https://keys.example/certs/next").await;
+    assert_eq!(next, Ok(()), "slots are free again");
+}
+
+#[tokio::test]
+async fn renewals_have_slots_of_their_own() {
+    let world = World::new([]).await;
+    let url = |i: usize| format!("https://keys.example/certs/known-{i}");
+    for i in 0..=MAX_FLIGHTS {
+        assert_eq!(world.verify(&url(i)).await, Ok(()));
+    }
+    let fixed_url = url(MAX_FLIGHTS);
+    let known = world.asked();
+    world.later(CERTIFICATE_FRESH);
+    world.script.replies.lock().unwrap().extend((0..MAX_FLIGHTS).map(|_| Reply::Held));
+    let renewing = join_all((0..MAX_FLIGHTS).map(|i| {
+        let (world, url) = (&world, url(i));
+        async move { world.verify(&url).await }
+    }));
+    let meanwhile = async {
+        while world.asked() < known + MAX_FLIGHTS {
+            tokio::task::yield_now().await;
+        }
+        // No slot: the stale document serves.
+        assert_eq!(world.verify(&fixed_url).await, Ok(()));
+        assert_eq!(world.asked(), known + MAX_FLIGHTS);
+        assert_eq!(world.verify(URL).await, Ok(()), "new ones are not held up");
+        let fixed = Asker { fixed_url: Some(&fixed_url), ..world.asker(&world.budget) };
+        assert_eq!(world.verify_for(fixed, &fixed_url, |_| true).await, Ok(()));
+        assert_eq!(world.asked(), known + MAX_FLIGHTS + 2, "nor is one that is fixed");
+        world.script.gate.add_permits(MAX_FLIGHTS);
+    };
+    let (answers, ()) = tokio::join!(renewing, meanwhile);
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
 }
 
 impl World {

@@ -112,7 +112,7 @@ impl Endpoint {
         match &self.target {
             // Without an object there is nothing to ask for.
             Target::Url(url) if event.object_id.is_none() && url.contains("{object_id}") => None,
-            Target::Url(url) => Some(expand(url, event)),
+            Target::Url(url) => expand(url, event.object_id.as_deref(), &event.event_id),
             Target::Api { base, reader, .. } => {
                 let path = reader.fetch(&payload(raw))?.path;
                 // Behind a host, anything but a slash would go on with the host's name.
@@ -293,10 +293,17 @@ fn broken(left: Duration) -> Failure {
         .retry_after(Some(millis(left)))
 }
 
-/// Fills the placeholders in, percent-encoded, so that an id cannot change the path.
-fn expand(template: &str, event: &ProcessedEvent) -> String {
-    let object = encode(event.object_id.as_deref().unwrap_or_default());
-    template.replace("{object_id}", &object).replace("{event_id}", &encode(&event.event_id))
+/// Fills the placeholders in, percent-encoded, so that an id cannot change the path. `None`: an id is `.` or
+/// `..`, which would, however it is encoded (RFC 3986 §5.2.4); no provider has an object of that name.
+fn expand(template: &str, object_id: Option<&str>, event_id: &str) -> Option<String> {
+    let ids = [("{object_id}", object_id.unwrap_or_default()), ("{event_id}", event_id)];
+    // Encoded ids hold no braces, so nothing that is filled in is a placeholder again.
+    ids.into_iter().filter(|(placeholder, _)| template.contains(placeholder)).try_fold(
+        template.to_owned(),
+        |url, (placeholder, id)| {
+            (!matches!(id, "." | "..")).then(|| url.replace(placeholder, &encode(id)))
+        },
+    )
 }
 
 /// Everything but the unreserved characters of RFC 3986 §2.3.
@@ -353,5 +360,27 @@ mod tests {
     fn ids_cannot_change_the_path() {
         assert_eq!(encode("pi_1-A.b~"), "pi_1-A.b~");
         assert_eq!(encode("../x?y=ü"), "..%2Fx%3Fy%3D%C3%BC");
+    }
+
+    #[test]
+    fn dots_are_no_ids() {
+        let url =
+            |template: &str, object: Option<&str>, event: &str| expand(template, object, event);
+        let both = "http://h/o/{object_id}/e/{event_id}";
+        assert_eq!(url(both, Some("a"), "b").as_deref(), Some("http://h/o/a/e/b"));
+        assert_eq!(url(both, Some("..."), ".a").as_deref(), Some("http://h/o/.../e/.a"));
+        assert_eq!(
+            url(both, Some("{event_id}"), "b").as_deref(),
+            Some("http://h/o/%7Bevent_id%7D/e/b")
+        );
+        for dots in [".", ".."] {
+            assert_eq!(url(both, Some(dots), "b"), None);
+            assert_eq!(url(both, Some("a"), dots), None);
+            // Only what is filled in matters.
+            let object = "http://h/o/{object_id}";
+            assert_eq!(url(object, Some("a"), dots).as_deref(), Some("http://h/o/a"));
+            let event = "http://h/e/{event_id}";
+            assert_eq!(url(event, Some(dots), "b").as_deref(), Some("http://h/e/b"));
+        }
     }
 }

@@ -12,9 +12,15 @@
 //!   The URL is then not fetched, but still has to be one of PayPal's.
 //! * Only `SHA256withRSA` is an algorithm; PayPal's older libraries take SHA-1 as well.
 //! * A checksum is no hash: whoever holds one genuine delivery can make other bodies with the same
-//!   CRC-32, and the signature fits them too. Hence the time is held to the tolerance, the event is
-//!   deduplicated, and with `[sources.<name>.api]` every event is read again from PayPal: the
-//!   answer, not the body, then says what happened.
+//!   CRC-32, and the signature fits them too. What answers this is `[source.hydrate]`: every event is
+//!   read again from PayPal by its ID, and the answer, not the body, says what happened. So a body
+//!   without an ID to ask for is refused, and is never believed where it turns up anyway. The object
+//!   a body names is as little authenticated as the rest of it, so it decides nothing before that
+//!   ([`Provider::object_is_signed`]).
+//! * Freshness is weak. A retry seems to carry the ID and the time of the first attempt (an event's
+//!   list of transmissions, published by a user, has both beside the answer to an attempt of two
+//!   days later), and retries go on for 3 days. A genuine event that is refused for its age is lost for good, so the default
+//!   tolerance for the past covers all of them. Times ahead are held to the usual one.
 //!
 //! The object an event is about is the payment's capture (or sale), because that is the one ID that
 //! captures, their refunds and their disputes all name: a refund by its `up` link, a dispute by the
@@ -36,9 +42,9 @@ use crate::rsa::{self, Hash, SampleKey};
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    Api, BodyPart, BuildError, Credentials, Fetch, Fetched, Identified, KeyDocument, Normalise,
-    Normalised, Payload, Provider, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec,
-    SettingInfo, UNKNOWN_TYPE, Verdict, header,
+    Api, BodyPart, BuildError, Credentials, Fetch, Fetched, Identified, KeyDocument, MAX_ID_BYTES,
+    Normalise, Normalised, Payload, Provider, PublishedKeys, Rejection, Request, SampleRequest,
+    SampleSpec, SettingInfo, UNKNOWN_TYPE, Verdict, header,
 };
 use mapping::Event;
 
@@ -51,8 +57,10 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     identity: "`id` and `event_type` of the body; the object is the capture or sale (refunds: their `up` link; disputes: `seller_transaction_id`; orders: their first capture, else the order)",
     answer: "any 2xx; anything else is tried again, up to 25 times over 3 days",
     notes: &[
-        "The body is bound by a CRC-32 only: whoever holds one genuine delivery can forge other bodies for it while its time is within the tolerance. Two bodies under one transmission ID are the sign of such a forgery. Configure the API, so that every event is read again from PayPal before its amounts are believed.",
-        "Whether PayPal signs a retry with a new time is not documented. If genuine deliveries are refused as stale after an outage, raise the source's tolerance (retries go on for 3 days) or resend the events from the dashboard.",
+        "The body is bound by a CRC-32 only: whoever holds one genuine delivery (from a log or a proxy, for example) can write other bodies for it, with any event, payment and amount, that this signature fits. The signature alone does not prove an amount. Configure [source.hydrate]: every event is then read again from PayPal by its ID, and what PayPal answers is believed instead of the body. Without it, act on no amount before you have asked PayPal yourself. Two bodies under one transmission ID are the sign of such a forgery.",
+        "Freshness is weak and no defence here: PayPal's retries seem to carry the time of the first attempt, and they go on for 3 days. So an event may be 4 days old by default (tolerance changes that, in both directions); a time ahead by 300 s. A shorter tolerance loses the events of a longer outage for good.",
+        "A body whose id is missing, no text, longer than 512 bytes or not visible ASCII is refused although its signature fits: PayPal's events have one, and without it PayPal cannot be asked about the event.",
+        "The payment that a body names is not authenticated either, so these events are partitioned by event: partition_by = \"object\" has no effect.",
         "The webhook simulator signs with the ID WEBHOOK_ID, which anybody can have PayPal do: that ID is refused for a live source.",
         "A certificate of the sandbox is refused by a live source and the other way round.",
         "PAYMENT.CAPTURE.REVERSED and PAYMENT.SALE.REVERSED stay provider.*: the dispute or the refund tells the same loss of money. Payout batches do too: their items tell it.",
@@ -66,7 +74,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         },
         SettingInfo {
             name: "environment",
-            summary: "\"live\" (default) or \"sandbox\": which of PayPal's hosts and signers are trusted",
+            summary: "\"live\" (default) or \"sandbox\": which of PayPal's hosts and signers are trusted; with \"sandbox\", [source.hydrate] needs environment = \"test\"",
         },
         SettingInfo {
             name: "certificate",
@@ -109,6 +117,9 @@ const CERTIFICATE_PATH: &str = "/v1/notifications/certs/";
 
 /// Longest certificate ID in bytes; those in use have 35.
 const MAX_CERTIFICATE_ID_BYTES: usize = 128;
+
+/// The default tolerance for the past: PayPal's last attempt is made after 3 days.
+const FOUR_DAYS_MS: i64 = 4 * 24 * 3_600_000;
 
 /// One of PayPal's two worlds.
 #[derive(Debug)]
@@ -161,7 +172,10 @@ struct PayPal {
     signer: Signer,
     /// What a verdict names when nothing is fetched.
     pinned: Arc<str>,
+    /// How far ahead a signed time may be.
     tolerance_ms: i64,
+    /// How old it may be.
+    past_tolerance_ms: i64,
     sample_key: Option<SampleKey>,
 }
 
@@ -190,6 +204,7 @@ fn build(settings: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, 
         signer,
         pinned: pinned.into(),
         tolerance_ms: keys.tolerance_ms,
+        past_tolerance_ms: keys.tolerance_or(FOUR_DAYS_MS),
         sample_key: keys.each(SampleKey::parse)?.into_iter().next(),
     }))
 }
@@ -245,6 +260,13 @@ fn certificate_url<'a>(value: &'a [u8], environment: &Environment) -> Option<&'a
     is_id.then_some(url)
 }
 
+/// Whether an event's ID is one that PayPal can be asked for. Two dots, or one, would be another path.
+fn is_event_id(id: &str) -> bool {
+    id.len() <= MAX_ID_BYTES
+        && header::visible_ascii(id.as_bytes()).is_some()
+        && !matches!(id, "." | "..")
+}
+
 /// A header whose text stands between bars in what is signed.
 fn between_bars<'a>(headers: &'a http::HeaderMap, name: &HeaderName) -> Result<&'a str, Rejection> {
     let text = header::visible_ascii(header::single(headers, name)?);
@@ -284,16 +306,27 @@ impl PayPal {
 impl Normalise for Reader {
     fn normalise(&self, payload: &Payload<'_>) -> Normalised {
         let livemode = Some(self.environment.live);
-        match Event::parse(payload.body) {
+        let event = Event::parse(payload.body);
+        match event.filter(|event| event.id() == Some(payload.event_id)) {
             Some(event) => Normalised { livemode, ..event.normalise(payload.event_type) },
-            None => Normalised { livemode, ..Normalised::unmapped(payload.event_type) },
+            // It goes by another ID than its body has, so PayPal cannot be asked about what the body
+            // says, and nothing of that is believed.
+            None => Normalised {
+                livemode,
+                object_id: payload.object_id.map(str::to_owned),
+                ..Normalised::unmapped(payload.event_type)
+            },
         }
+    }
+
+    fn is_test(&self) -> Option<bool> {
+        Some(!self.environment.live)
     }
 
     fn fetch(&self, payload: &Payload<'_>) -> Option<Fetch> {
         // An event without an ID of its own cannot be asked for.
         let [id] = crate::json::fields(payload.body, ["id"])?;
-        let id = crate::json::text(id).filter(|id| id == payload.event_id)?;
+        let id = crate::json::text(id).filter(|id| id == payload.event_id && is_event_id(id))?;
         Some(Fetch::of("/v1/notifications/webhooks-events/", &id))
     }
 
@@ -355,7 +388,15 @@ impl Provider for PayPal {
             }
         })?;
         let signed_at_ms = signed_at.as_millisecond();
-        header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
+        let is_past = signed_at_ms < now_ms;
+        let tolerance_ms = if is_past { self.past_tolerance_ms } else { self.tolerance_ms };
+        header::check_age(signed_at_ms, now_ms, tolerance_ms)?;
+        // Last, so that only who holds a genuine signature learns anything about the body's form.
+        if !Event::parse(request.body).is_some_and(|event| event.id().is_some_and(is_event_id)) {
+            return Err(Rejection::Malformed(
+                "its body has no id of an event, which every event of PayPal's has: a body forged to the checksum of another",
+            ));
+        }
         Ok(Verdict {
             scheme: "paypal-rsa-sha256-crc32",
             secret_label,
@@ -375,6 +416,10 @@ impl Provider for PayPal {
             occurred_at_ms: event.occurred_at_ms(),
             ..Identified::new(event.id().map(str::to_owned), request.body, BodyPart::Whole)
         }]
+    }
+
+    fn object_is_signed(&self) -> bool {
+        false
     }
 
     fn sample(&self, spec: &SampleSpec<'_>) -> Option<SampleRequest> {

@@ -207,7 +207,10 @@ fn keys_are_fetched_and_fetched_again() {
     assert_eq!(unknown.reason(&pinned()), "key");
     let certificates = Documents::with(KEYS_URL, &authority().certificates);
     assert_eq!(good.verify_at(&source, &certificates, NOW_MS).unwrap_err().reason(), "key");
+    assert_eq!(source.fixed_key_url(), Some(KEYS_URL));
+    assert_eq!(pinned().fixed_key_url(), None);
     let elsewhere = pubsub(json!({"jwks_url": "https://keys.example.com/jwks"}));
+    assert_eq!(elsewhere.fixed_key_url(), Some("https://keys.example.com/jwks"));
     let Err(Rejection::NeedsKey { url, .. }) = good.verify(&elsewhere) else { panic!("no URL") };
     assert_eq!(url, "https://keys.example.com/jwks");
 }

@@ -51,6 +51,9 @@ fn delivery(signer: &DevelopmentAuthority, body: &str) -> Sent {
         .with("paypal-auth-algo", "SHA256withRSA")
 }
 
+/// An event with nothing but what every event has.
+const EVENT: &str = r#"{"id":"WH-1"}"#;
+
 fn made(name: &str, from_ms: i64, until_ms: i64) -> DevelopmentAuthority {
     development_authority(name, from_ms, until_ms).unwrap()
 }
@@ -58,7 +61,7 @@ fn made(name: &str, from_ms: i64, until_ms: i64) -> DevelopmentAuthority {
 #[test]
 fn headers_are_read_strictly() {
     let source = pinned();
-    let good = delivery(authority(), "{}");
+    let good = delivery(authority(), EVENT);
     assert_eq!(good.reason(&source), "accepted");
     for name in
         ["transmission-id", "transmission-time", "transmission-sig", "cert-url", "auth-algo"]
@@ -104,7 +107,7 @@ fn headers_are_read_strictly() {
 #[test]
 fn certificates_come_from_paypal_alone() {
     let source = fetching();
-    let good = delivery(authority(), "{}");
+    let good = delivery(authority(), EVENT);
     let needs = |url: &str| Rejection::NeedsKey { url: url.to_owned(), outdated: false };
     assert_eq!(good.verify(&source), Err(needs(URL)));
     let documents = Documents::with(URL, &authority().certificates);
@@ -161,7 +164,7 @@ fn certificates_are_trusted_by_chain_name_and_dates() {
         LazyLock::new(|| made(NAME, NOW_MS - DAY_MS, NOW_MS + DAY_MS));
     let reason = |source: &Source, signer: &DevelopmentAuthority, text: &str, now_ms: i64| {
         let documents = Documents::with(URL, text);
-        let verdict = delivery(signer, "{}").verify_at(source, &documents, now_ms);
+        let verdict = delivery(signer, EVENT).verify_at(source, &documents, now_ms);
         verdict.map_or_else(|refused| refused.to_string(), |_| "accepted".to_owned())
     };
     let mine = &authority().certificates;
@@ -208,13 +211,14 @@ fn bare_keys_and_both_directions_of_time() {
     let key = openssl::pkey::PKey::private_key_from_pem(authority().bundle.as_bytes()).unwrap();
     let public = String::from_utf8(key.public_key_to_pem().unwrap()).unwrap();
     let bare = paypal(json!({"public_key": public}));
-    let good = delivery(authority(), "{}");
+    let good = delivery(authority(), EVENT);
     assert_eq!(good.verify(&bare).unwrap().secret_label.as_ref(), "settings.public_key");
     assert_eq!(good.verify(&pinned()).unwrap().secret_label.as_ref(), "settings.certificate");
     for source in [bare, pinned()] {
         for (offset_ms, reason) in [
-            (300_000, "accepted"),
-            (300_001, "stale"),
+            // A retry carries the time of the first attempt, for 3 days.
+            (4 * DAY_MS, "accepted"),
+            (4 * DAY_MS + 1, "stale"),
             (-300_000, "accepted"),
             (-300_001, "future"),
         ] {
@@ -222,8 +226,63 @@ fn bare_keys_and_both_directions_of_time() {
             let found = verdict.map_or_else(|refused| refused.reason(), |_| "accepted");
             assert_eq!(found, reason);
         }
-        let forged = good.with_body("{ }").verify_at(&source, &NoKeys, NOW_MS + 900_000);
+        let forged = good.with_body("{ }").verify_at(&source, &NoKeys, NOW_MS + 5 * DAY_MS);
         assert_eq!(forged.unwrap_err().reason(), "mismatch");
+    }
+}
+
+#[test]
+fn a_configured_tolerance_counts_in_both_directions() {
+    let settings = settings(json!({
+        "trusted_roots": authority().roots, "certificate": authority().certificates,
+    }));
+    let source = sluice_providers::build(sluice_providers::SourceSpec {
+        name: "shop",
+        provider: "paypal",
+        secrets: Vec::new(),
+        tolerance: Some(std::time::Duration::from_secs(60)),
+        settings: &settings,
+    })
+    .unwrap();
+    let good = delivery(authority(), EVENT);
+    for (offset_ms, reason) in
+        [(60_000, "accepted"), (60_001, "stale"), (-60_000, "accepted"), (-60_001, "future")]
+    {
+        let verdict = good.verify_at(&source, &NoKeys, NOW_MS + offset_ms);
+        let found = verdict.map_or_else(|refused| refused.reason(), |_| "accepted");
+        assert_eq!(found, reason, "{offset_ms}");
+    }
+}
+
+#[test]
+fn a_body_that_cannot_be_asked_for_is_refused() {
+    let source = pinned();
+    let id = |length: usize| format!(r#"{{"id":"{}"}}"#, "W".repeat(length));
+    for (body, reason) in [
+        (EVENT.to_owned(), "accepted"),
+        (id(512), "accepted"),
+        (id(513), "malformed"),
+        (r#"{"id":"WH-1","id":2}"#.to_owned(), "malformed"),
+        (r#"{"id":1}"#.to_owned(), "malformed"),
+        (r#"{"id":""}"#.to_owned(), "malformed"),
+        (r#"{"id":"."}"#.to_owned(), "malformed"),
+        (r#"{"id":".."}"#.to_owned(), "malformed"),
+        (r#"{"id":"WH 1"}"#.to_owned(), "malformed"),
+        (r#"{"id":"WH-\u00e9"}"#.to_owned(), "malformed"),
+        (r#"{"id":null}"#.to_owned(), "malformed"),
+        (r#"{"id":["WH-1"]}"#.to_owned(), "malformed"),
+        (r#"[{"id":"WH-1"}]"#.to_owned(), "malformed"),
+        ("{}".to_owned(), "malformed"),
+        ("not json".to_owned(), "malformed"),
+        (String::new(), "malformed"),
+    ] {
+        let sent = delivery(authority(), &body);
+        assert_eq!(sent.reason(&source), reason, "{body}");
+        // Only who holds a genuine signature hears of the body's form.
+        let altered = sent.with("paypal-transmission-id", "x");
+        assert_eq!(altered.reason(&source), "mismatch", "{body}");
+        let late = sent.verify_at(&source, &NoKeys, NOW_MS + 5 * DAY_MS);
+        assert_eq!(late.unwrap_err().reason(), "stale", "{body}");
     }
 }
 
@@ -316,7 +375,58 @@ fn a_forged_body_passes_the_checksum_and_is_answered_by_fetching() {
         assert_eq!(told.kind, "provider.PAYMENT.CAPTURE.COMPLETED");
         assert_eq!((told.amount_minor, told.needs_hydration), (None, true));
     }
-    // An event without an ID of its own cannot be asked for.
+    // An event that goes by another ID than its body has cannot be asked for, so nothing of what it says
+    // is believed.
     let nameless = sluice_providers::Payload { event_id: "sha256:00", ..payload };
     assert_eq!(reader.fetch(&nameless), None);
+    let told = reader.normalise(&nameless);
+    assert_eq!(told.kind, "provider.PAYMENT.CAPTURE.COMPLETED");
+    assert_eq!((told.amount_minor, told.currency, told.status), (None, None, None));
+}
+
+#[test]
+fn a_forged_body_without_an_id_does_not_escape_the_fetch() {
+    let event = |id: &str, value: &str, pad: &str| {
+        format!(
+            r#"{{{id}"event_type":"PAYMENT.CAPTURE.COMPLETED","resource":{{"id":"27M47624FP291604U","amount":{{"currency_code":"EUR","value":"{value}"}}{pad}"#
+        )
+    };
+    let genuine = format!("{}}}}}", event(r#""id":"WH-1","#, "2.51", ""));
+    let target = crc32fast::hash(genuine.as_bytes());
+    let source = pinned();
+    let sent = delivery(authority(), &genuine);
+    let long = format!(r#""id":"{}","#, "W".repeat(513));
+    for (id, reason) in [
+        (r#""id":"WH-2","#, "accepted"),
+        ("", "malformed"),
+        (r#""id":7,"#, "malformed"),
+        (long.as_str(), "malformed"),
+    ] {
+        let body = forged(&event(id, "99999.00", r#","note":""#), "\"}}", target);
+        assert_eq!(crc32fast::hash(body.as_bytes()), target);
+        let forgery = sent.with_body(body);
+        assert_eq!(forgery.reason(&source), reason, "{id}");
+        let event =
+            source.identify(&crate::common::request(&forgery.headers, &forgery.body)).remove(0);
+        let payload = sluice_providers::Payload {
+            event_id: &event.event_id,
+            event_type: &event.event_type,
+            object_id: event.object_id.as_deref(),
+            body: &forgery.body,
+        };
+        // Where it is stored all the same, its amount counts only where PayPal can be asked about it.
+        let reader = sluice_providers::normaliser("shop", "paypal", &settings(json!({}))).unwrap();
+        let can_ask = reader.fetch(&payload).is_some();
+        assert_eq!(can_ask, reason == "accepted", "{id}");
+        assert_eq!(reader.normalise(&payload).amount_minor.is_some(), can_ask, "{id}");
+    }
+}
+
+#[test]
+fn only_a_signed_object_decides_anything() {
+    for configuration in crate::common::configurations() {
+        let unsigned = ["paypal", "google-pubsub"].contains(&configuration.provider);
+        let source = configuration.source();
+        assert_eq!(source.object_is_signed(), !unsigned, "{}", configuration.provider);
+    }
 }

@@ -112,6 +112,42 @@ fn every_signed_field_counts_and_must_be_there() {
     }
 }
 
+/// The same signed text, its lines dealt out to other fields.
+#[test]
+fn signed_lines_cannot_be_dealt_out_anew() {
+    let source = sns(json!({}));
+    let with_subject = notification("x", Some("paid"), "2");
+    assert_eq!(with_subject.reason(&source), "accepted");
+    let id = with_subject.field("MessageId");
+    let moved = |field: &str, value: String| with_subject.with_field(field, Some(value.into()));
+    let into_id = moved("MessageId", format!("{id}\nSubject\npaid"));
+    assert_eq!(into_id.with_field("Subject", None).reason(&source), "malformed");
+    let into_time = moved("Subject", "paid\nTimestamp\n2026-01-01T00:00:00.000Z".to_owned());
+    assert_eq!(into_time.reason(&source), "malformed");
+
+    // A message may hold such lines itself; no boundary moves into it or out of it.
+    let inner = "x\nMessageId\nforged\nSubject\npaid";
+    let lines = notification(inner, None, "2");
+    assert_eq!(lines.reason(&source), "accepted", "control: Message may hold any text");
+    let id = lines.field("MessageId");
+    let shorter = lines.with_field("Message", Some(json!("x")));
+    for (id, subject) in [
+        (format!("forged\nSubject\npaid\nMessageId\n{id}"), None),
+        ("forged".to_owned(), Some(format!("paid\nMessageId\n{id}"))),
+    ] {
+        let altered = shorter.with_field("MessageId", Some(id.into()));
+        let altered =
+            altered.with_field("Subject", subject.map_or(Some(Value::Null), |s| Some(s.into())));
+        assert_eq!(altered.reason(&source), "malformed");
+    }
+    for id in ["", "a b", "a_b", "é", &"a".repeat(129)] {
+        let altered = lines.with_field("MessageId", Some(json!(id)));
+        assert_eq!(altered.reason(&source), "malformed", "{id}");
+    }
+    let other = lines.with_field("MessageId", Some(json!("a".repeat(128))));
+    assert_eq!(other.reason(&source), "mismatch", "control: an ID by its form");
+}
+
 #[test]
 fn certificates_come_from_sns_alone() {
     let settings = json!({"topics": [TOPIC]});
@@ -122,6 +158,12 @@ fn certificates_come_from_sns_alone() {
     assert_eq!((verdict.secret_label.as_ref(), documents.asked()), (URL, vec![URL.to_owned()]));
     let needs = Rejection::NeedsKey { url: URL.to_owned(), outdated: false };
     assert_eq!(sent.verify(&source), Err(needs));
+    for region in ["us-east-1", "ap-southeast-2", "us-gov-west-1", "il-central-1", "us-east-10"] {
+        let url = URL.replace("eu-west-1", region);
+        let elsewhere = sent.with_field("SigningCertURL", Some(url.clone().into()));
+        let needs = Rejection::NeedsKey { url, outdated: false };
+        assert_eq!(elsewhere.verify(&source), Err(needs), "{region}");
+    }
     let china = URL.replace("eu-west-1.amazonaws.com", "cn-north-1.amazonaws.com.cn");
     let documents = Documents::with(&china, &authority().certificates);
     let elsewhere = sent.with_field("SigningCertURL", Some(china.into()));
@@ -134,6 +176,27 @@ fn certificates_come_from_sns_alone() {
         URL.replace("sns.eu-west-1", "sns."),
         URL.replace("sns.eu-west-1", "sns"),
         URL.replace("sns.eu-west-1", "sns.eu.west"),
+        // Buckets that are called sns.
+        URL.replace("sns.eu-west-1", "sns.s3"),
+        URL.replace("sns.eu-west-1", "sns.s3-us-west-2"),
+        URL.replace("sns.eu-west-1", "sns.s3-fips-us-west-2"),
+        URL.replace("sns.eu-west-1", "sns.s3-website-us-east-1"),
+        URL.replace("sns.eu-west-1", "sns.s3-external-1"),
+        URL.replace("sns.eu-west-1", "sns.s3-accelerate"),
+        URL.replace("eu-west-1", "s3.eu-west-1"),
+        URL.replace("eu-west-1", "s3-website.eu-west-1"),
+        // No regions.
+        URL.replace("eu-west-1", "eu-west"),
+        URL.replace("eu-west-1", "eu-1"),
+        URL.replace("eu-west-1", "eu--1"),
+        URL.replace("eu-west-1", "-west-1"),
+        URL.replace("eu-west-1", "eu-west-"),
+        URL.replace("eu-west-1", "eu-west-1-"),
+        URL.replace("eu-west-1", "eu-west-111"),
+        URL.replace("eu-west-1", "eu-w3st-1"),
+        URL.replace("eu-west-1", "eu1-west-1"),
+        URL.replace("eu-west-1", "eu-a-west-north-1"),
+        URL.replace("eu-west-1", "1"),
         URL.replace("sns.eu-west-1", "sns.EU-west-1"),
         URL.replace("sns.eu-west-1", "sns-eu-west-1"),
         URL.replace("amazonaws.com", "amazonaws.com.evil.com"),
@@ -204,6 +267,8 @@ fn confirmations_are_the_operator_s_choice() {
     for other in [
         url.replace("https", "http"),
         url.replace("amazonaws.com", "evil.com"),
+        url.replace("sns.eu-west-1", "sns.s3"),
+        url.replace("sns.eu-west-1", "sns.s3-eu-west-1"),
         url.replace("/?", "/x?"),
         url.replace(":payments", ":others"),
         url.replace("ConfirmSubscription", "Subscribe"),
