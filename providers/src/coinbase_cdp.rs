@@ -5,6 +5,10 @@
 //! spaces), `values` their values in that order, joined with `.`. A listed header that is missing is
 //! a refusal, and so is one that occurs with different values.
 //!
+//! Nothing is escaped in that text, so one MAC could stand for other headers: the end of the event ID
+//! could be moved into the type, or the type's beginning into the ID, which would be a new event. Only
+//! texts that can be taken apart in one way are accepted (`check_boundaries`).
+//!
 //! `v0` covers `t.body` alone and never counts. Whoever has captured a request with both could drop
 //! `v1`, give it another `X-Event-Id` and send it as a new event.
 //!
@@ -40,6 +44,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     answer: "any 2xx; else tried again at growing intervals",
     notes: &[
         "A request with `v0` alone is refused: `v0` does not cover headers, so it could be sent again under another event ID.",
+        "The signed values are joined with `.` without escaping. So that none can be moved into another, only X-Event-Type may hold a dot, no value a `{`, and the body must be a JSON object; anything else is refused although its MAC is right. A header of your own that is signed too (listed in `h=`) must hold no dots.",
         "Checkouts are in USDC, which has no minor unit by ISO 4217: their events hold no amount here.",
         "Subscribe either to `checkout.*` or to `payment_link.*`: a payment announced by both would count twice.",
         "Onramp, offramp, wallet and onchain events have no canonical kind.",
@@ -151,6 +156,39 @@ impl<'a> Signature<'a> {
 /// The names that a list of covered headers holds.
 fn covered(names: &[u8]) -> impl Iterator<Item = &[u8]> {
     names.split(|byte| *byte == b' ').filter(|name| !name.is_empty())
+}
+
+/// Refuses a text that could be taken apart in another way into other values or another body. To be
+/// asked after the MAC.
+///
+/// What passes has one reading. The time is digits and the names hold no dot, so each ends at the first
+/// dot after it. No value holds `{` and the body begins with it, so the body begins at the first `{`. In
+/// between at most one value holds dots, the type's, and its place is known from the names: each name
+/// before it takes one piece without dots from the front, each name after it one from the back, and the
+/// type is what is left.
+fn check_boundaries(names: &[u8], headers: &HeaderMap, body: &[u8]) -> Result<(), Rejection> {
+    const IN_DOUBT: &str = "a dot or a brace in a signed value leaves open where the values end";
+    if body.first() != Some(&b'{') {
+        return Err(Rejection::Malformed("the body is no JSON object"));
+    }
+    if names.contains(&b'.') {
+        return Err(malformed(IN_DOUBT));
+    }
+    let mut types = 0_usize;
+    for name in covered(names) {
+        let name = HeaderName::from_bytes(name)
+            .map_err(|_| malformed("it lists what is no header name"))?;
+        let value = header::single(headers, &name)?;
+        let is_type = name == EVENT_TYPE;
+        types += usize::from(is_type);
+        if value.contains(&b'{') || (!is_type && value.contains(&b'.')) {
+            return Err(malformed(IN_DOUBT));
+        }
+    }
+    if types > 1 {
+        return Err(malformed("it lists X-Event-Type twice"));
+    }
+    Ok(())
 }
 
 /// The pieces of the signed text, in a fixed room.
@@ -294,6 +332,7 @@ impl Provider for CoinbaseCdp {
         let signature = Signature::parse(header::single(request.headers, &SIGNATURE)?)?;
         let signed = Signed::new(signature.time, signature.names, request.headers, request.body)?;
         let secret_label = self.keys.verify(signed.parts(), &signature.tag.into())?;
+        check_boundaries(signature.names, request.headers, request.body)?;
         let signed_at_ms = signature.seconds.saturating_mul(1000);
         header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
         Ok(Verdict { scheme: "hook0-v1", secret_label, signed_at_ms: Some(signed_at_ms) })

@@ -193,7 +193,7 @@ impl Vector {
                 self.config.iter().map(|(key, value)| (renamed(key), value.clone())).collect()
             }
             "square" => json!({"public_url": self.text("notification_url").unwrap_or(&self.url)}),
-            "twilio" => json!({"public_url": self.url.split('?').next()}),
+            "twilio" => json!({"public_url": self.url.split('?').next(), "accept_get": true}),
             "braintree" => json!({"public_key": self.text("public_key")}),
             "checkout-com" => match self.text("authorization") {
                 Some(key) => json!({"authorization": key}),

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "checkout_family/coinbase_cdp.rs"]
+mod coinbase_cdp;
 mod common;
 
 use std::collections::HashSet;
@@ -390,132 +392,6 @@ fn coinbase_commerce_events() {
         let kind = normalise("coinbase-commerce", event(event_type, &eur).as_bytes()).kind;
         assert_eq!(kind, format!("provider.{event_type}"));
     }
-}
-
-fn cdp() -> (Source, SampleRequest, HeaderMap) {
-    let source = one("coinbase-cdp", "cdp_secret_1");
-    let sample = sample(&source, None);
-    let headers = sample_headers(&sample);
-    (source, sample, headers)
-}
-
-#[test]
-fn coinbase_cdp_signs_the_headers_it_lists() {
-    let (source, sample, good) = cdp();
-    let signature = good["x-hook0-signature"].to_str().unwrap().to_owned();
-    let signed = |value: &str| {
-        verify(&source, &with(&good, "x-hook0-signature", value), &sample.body)
-            .map_err(|rejection| rejection.reason())
-    };
-    let zeros = "0".repeat(64);
-    assert_eq!(signed(&signature), Ok(()));
-    assert_eq!(signed(&signature.replace(',', ", ")), Ok(()), "spaces between parts do not count");
-    assert_eq!(signed(&format!("v0={zeros},{signature},v2=x")), Ok(()), "v0 and v2 do not count");
-
-    let (time, rest) = signature.split_once(',').unwrap();
-    let (names, v1) = rest.split_once(",v1=").unwrap();
-    for (value, reason) in [
-        (format!("{time},v0={v1}"), "missing"),
-        (format!("{time},{names},v0={v1}"), "missing"),
-        (format!("{time},v1={v1}"), "missing"),
-        (format!("{names},v1={v1}"), "missing"),
-        (format!("{time},v0={v1},{names},v1={zeros}"), "mismatch"),
-        (format!("{signature},v1={zeros}"), "malformed"),
-        (format!("{signature},{time}"), "malformed"),
-        (format!("{signature},{names}"), "malformed"),
-        (format!("{time},{names},v1={}", v1.to_uppercase()), "malformed"),
-        (format!("{time},{names},v1={}", &v1[..62]), "malformed"),
-        (format!("t=1.5,{names},v1={v1}"), "malformed"),
-        (format!("{time},h=content-type,v1={v1}"), "mismatch"),
-        (format!("{time},h=,v1={v1}"), "mismatch"),
-        (format!("{time},{names} x-other,v1={v1}"), "missing"),
-        (format!("{time},h=a:b,v1={v1}"), "malformed"),
-        (format!("{time},h={},v1={v1}", "content-type ".repeat(17).trim()), "malformed"),
-        (String::new(), "missing"),
-    ] {
-        assert_eq!(signed(&value), Err(reason), "{value}");
-    }
-
-    for name in ["content-type", "x-event-id", "x-event-type"] {
-        let mut without = good.clone();
-        without.remove(name);
-        let missing = verify(&source, &without, &sample.body);
-        assert_eq!(missing, Err(Rejection::MissingHeader(HeaderName::from_static(name))));
-        let mut twice = good.clone();
-        twice.append(name, good[name].clone());
-        assert_eq!(verify(&source, &twice, &sample.body), Ok(()));
-        twice.append(name, HeaderValue::from_static("other"));
-        assert_eq!(verify(&source, &twice, &sample.body).unwrap_err().reason(), "conflicting");
-        let altered = verify(&source, &with(&good, name, "other"), &sample.body);
-        assert_eq!(altered.unwrap_err().reason(), "mismatch");
-    }
-    for (now_ms, reason) in [(NOW_MS + 300_001, "stale"), (NOW_MS - 300_001, "future")] {
-        let late = source.verify(&request(&good, &sample.body), &NoKeys, now_ms);
-        assert_eq!(late.unwrap_err().reason(), reason);
-    }
-}
-
-#[test]
-fn coinbase_cdp_events_are_named_by_signed_headers_alone() {
-    let (source, sample, good) = cdp();
-    let identify =
-        |headers: &HeaderMap, body: &Bytes| source.identify(&request(headers, body)).remove(0);
-    let event = identify(&good, &sample.body);
-    assert_eq!((event.event_id.as_str(), event.identified), (sample.event_id.as_str(), true));
-    assert_eq!(event.event_type, "checkout.payment.success");
-
-    let uncovered = with(&good, "x-hook0-signature", "t=1,h=content-type,v1=00");
-    let plain =
-        with(&good, "x-hook0-signature", &format!("t=1,h=content-type,v1={}", "0".repeat(64)));
-    for headers in [uncovered, plain] {
-        let event = identify(&headers, &sample.body);
-        assert!(!event.identified && event.event_id.starts_with("sha256:"), "{event:?}");
-    }
-    // The type is the body's; a signed header stands in where the body has none.
-    let untyped = Bytes::from_static(b"{}");
-    assert_eq!(identify(&good, &untyped).event_type, "checkout.payment.success");
-    assert_eq!(identify(&HeaderMap::new(), &untyped).event_type, "unknown");
-    let forged = with(&good, "x-event-type", "checkout.refund.success");
-    assert_eq!(identify(&forged, &sample.body).event_type, "checkout.payment.success");
-}
-
-#[test]
-fn coinbase_cdp_table() {
-    let info = known_providers().iter().find(|info| info.name == "coinbase-cdp").unwrap();
-    let mut met = HashSet::new();
-    for row in info.mappings {
-        let body = json!({"id":"co_1","eventType":row.event_type,"amount":"10.50","currency":"USD","status":"COMPLETED","metadata":{"orderId":"ORD-1","customerId":"c-1"},"createdAt":"2025-01-01T00:00:00Z","updatedAt":"2026-01-01T00:00:00.000Z"}).to_string();
-        let normalised = normalise("coinbase-cdp", body.as_bytes());
-        let amount = (!row.amount.is_empty()).then_some(1050);
-        assert_eq!(
-            (normalised.amount_minor, normalised.currency.as_deref()),
-            (amount, Some("USD"))
-        );
-        assert_eq!(normalised.object_id.as_deref(), Some("co_1"));
-        assert_eq!(
-            (normalised.reference.as_deref(), normalised.customer.as_deref()),
-            (Some("ORD-1"), Some("c-1"))
-        );
-        assert_eq!(
-            (normalised.status.as_deref(), normalised.occurred_at_ms),
-            (Some("COMPLETED"), Some(NOW_MS))
-        );
-        met.insert((row.event_type.to_owned(), normalised.kind));
-    }
-    all_met("coinbase-cdp", &met);
-    let usdc = br#"{"id":"co_1","eventType":"checkout.payment.success","amount":"100.00","currency":"USDC"}"#;
-    let normalised = normalise("coinbase-cdp", usdc);
-    assert_eq!(
-        (normalised.kind.as_str(), normalised.amount_minor, normalised.currency),
-        ("payment.succeeded", None, None)
-    );
-    let enveloped =
-        br#"{"id":"n-1","type":"onchain.activity.detected","data":{"id":"d-1","amount":"1"}}"#;
-    let normalised = normalise("coinbase-cdp", enveloped);
-    assert_eq!(
-        (normalised.kind.as_str(), normalised.object_id.as_deref()),
-        ("provider.onchain.activity.detected", Some("d-1"))
-    );
 }
 
 #[test]

@@ -9,6 +9,8 @@ mod braintree;
 mod common;
 #[path = "form_family/twilio.rs"]
 mod twilio;
+#[path = "form_family/twilio_text.rs"]
+mod twilio_text;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;

@@ -187,6 +187,7 @@ fn stripe_table() {
             ("charge.failed", "payment.failed", 2000),
             ("charge.pending", "payment.pending", 2000),
             ("charge.expired", "payment.cancelled", 2000),
+            ("charge.captured", "payment.succeeded", 1500),
         ],
     );
     check(&balance, &none, "", &[("balance.available", "provider.balance.available", 0)]);

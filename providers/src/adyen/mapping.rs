@@ -11,7 +11,9 @@
 //! in any signed field, and is passed through.
 //!
 //! A dispute is opened by the notification of it; the chargeback that follows, with the money, updates
-//! it. One that is reversed is won, though a second chargeback may lose it again.
+//! it. Some schemes and payment methods charge back without a notification before, and nothing in the
+//! item says whether there was one, so such a dispute begins with `dispute.updated`. The other choice
+//! would open every other dispute twice. One that is reversed is won, though a second chargeback may lose it again.
 
 use std::borrow::Cow;
 
@@ -94,9 +96,11 @@ pub(super) fn currency(code: &str) -> Option<String> {
 }
 
 /// Adyen's minor units in ISO 4217's. The four currencies that differ are marked so in Adyen's list
-/// (docs.adyen.com/development-resources/currency-codes).
+/// (docs.adyen.com/development-resources/currency-codes). CNH is in that list, with two decimals, but
+/// is no code of ISO 4217, so there is nothing to convert it to: it stays as Adyen writes it.
 pub(super) fn minor_units(value: i64, currency: &str) -> Option<i64> {
     let exponent = match currency {
+        "CNH" => return Some(value),
         "CLP" | "ISK" => 2,
         "CVE" | "IDR" => 0,
         other => money::exponent(other)?,

@@ -8,6 +8,11 @@
 //! `refund.succeeded` only when it is the one in which the status changed; a refund that succeeds
 //! at once is `refund.created` with that status.
 //!
+//! `payment.succeeded` is said once for each payment. With a payment intent its capture is
+//! `payment.captured` and comes with the `payment.succeeded` of the intent. A charge without one has
+//! no other event that could say so: taken at once it succeeds with `charge.succeeded`, and one that
+//! was only authorised then succeeds with `charge.captured`.
+//!
 //! Amounts are in minor units already, but for the few currencies where Stripe keeps to an exponent
 //! that is not ISO 4217's any more. Those of `payment.refunded` and `payment.partially_refunded`
 //! are what the payment has been refunded in total; each refund's own amount is in `refund.*`.
@@ -19,6 +24,7 @@ use crate::mapping::{self, row, row_when};
 use crate::{Condition, Mapping, json, money};
 
 const AMOUNT: &[&str] = &["amount"];
+const CAPTURED: &[&str] = &["amount_captured", "amount"];
 const NO_INTENT: &[Condition] = &[Absent("payment_intent")];
 
 pub(super) const MAPPINGS: &[Mapping] = &[
@@ -40,7 +46,8 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row_when("charge.succeeded", NO_INTENT, "payment.succeeded", AMOUNT),
     row_when("charge.failed", NO_INTENT, "payment.failed", AMOUNT),
     row_when("charge.expired", NO_INTENT, "payment.cancelled", AMOUNT),
-    row("charge.captured", "payment.captured", &["amount_captured", "amount"]),
+    row_when("charge.captured", NO_INTENT, "payment.succeeded", CAPTURED),
+    row("charge.captured", "payment.captured", CAPTURED),
     row_when(
         "charge.refunded",
         &[Is("refunded", "true")],

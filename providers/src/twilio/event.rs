@@ -3,12 +3,14 @@
 //! Twilio has no event ID. A message passes through each status once, so SID and status identify a
 //! callback. A call does not: the URL of a call, its `<Gather>` and its `<Dial>` are all asked with the
 //! same status. Only its progress callbacks count themselves (`SequenceNumber`), and so do those of
-//! conferences and rooms. Everything else goes by the digest of its fields in the order they are
-//! signed in, so that a copy with its fields in another order is the same event.
+//! conferences and rooms. Everything else goes by the digest of exactly what is signed after the URL,
+//! so that no copy is another event that differs in what is not signed: the order of fields, how they
+//! are escaped, empty pairs, and where one field ends and the next begins.
 //!
 //! A type is made of the family and the status (`message.delivered`, `call.completed`,
 //! `conference.participant-join`), or is the `EventType` of Conversations, or the `type` of Event
-//! Streams. Forms and JSON are told apart by their first character: where a form's is that of JSON, its
+//! Streams. Status callbacks of WhatsApp and other channels have an `EventType` too, beside the status of
+//! a message: they are callbacks of that message. Forms and JSON are told apart by their first character: where a form's is that of JSON, its
 //! event carries the form written anew with that character escaped.
 
 use std::borrow::Cow;
@@ -16,6 +18,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
+use super::signed_text;
 use crate::mapping::{self, row};
 use crate::{
     BodyPart, Identified, Mapping, Normalised, Payload, Request, UNKNOWN_TYPE, form, json,
@@ -35,7 +38,8 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row("com.twilio.messaging.message.undelivered", "message.failed", &[]),
 ];
 
-/// The fields of a form, decoded, sorted by the bytes of name and value, equal pairs once.
+/// The fields of a form, decoded, sorted by the bytes of name and value, equal pairs once. Pairs of
+/// nothing and nothing add nothing to the signed text, and are dropped.
 #[derive(Default)]
 pub(super) struct Fields<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
@@ -46,6 +50,7 @@ impl<'a> Fields<'a> {
         if pairs.len() > MAX_FIELDS {
             return None;
         }
+        pairs.retain(|(name, value)| !name.is_empty() || !value.is_empty());
         pairs.sort_unstable();
         pairs.dedup();
         Some(Self(pairs))
@@ -97,7 +102,11 @@ impl Facts {
         let counted = |sid: &str, status: &str| {
             get("SequenceNumber").map(|number| format!("{sid}:{status}:{number}"))
         };
-        if let Some(event_type) = get("EventType") {
+        let callback = get("MessageSid").is_some() && get("MessageStatus").is_some();
+        let event_type = get("EventType");
+        if let Some(event_type) =
+            event_type.filter(|_| get("ConversationSid").is_some() || !callback)
+        {
             let status = get("MessageStatus").or_else(|| get("Status"));
             let facts = of("", object, status, None);
             return Self { event_type: Some(event_type.to_owned()), ..facts };
@@ -134,27 +143,23 @@ fn time_ms(fields: &Fields<'_>) -> Option<i64> {
     Some(parsed?.as_millisecond())
 }
 
-/// The event of a request whose fields are signed: in the body, or in the query if that has none.
-pub(super) fn of_form(request: &Request<'_>) -> Vec<Identified> {
+/// The event of a request whose fields are signed: in its body, or for a GET in its query. `bound` says
+/// that the query holds the digest of the body.
+pub(super) fn of_form(request: &Request<'_>, bound: bool) -> Vec<Identified> {
     let query = form::query(request.url);
-    let Some(mut fields) = Fields::parse(request.body) else {
+    let is_get = request.method == "GET";
+    let Some(fields) = Fields::parse(if is_get { query } else { request.body }) else {
         return Vec::new();
     };
-    let mut part = BodyPart::Whole;
-    if fields.pairs().is_empty() && !query.is_empty() {
-        let Some(of_query) = Fields::parse(query) else {
-            return Vec::new();
-        };
-        fields = of_query;
-        part = BodyPart::Part(Bytes::copy_from_slice(query));
-    }
-    let canonical = fields.canonical();
+    let mut part =
+        if is_get { BodyPart::Part(Bytes::copy_from_slice(query)) } else { BodyPart::Whole };
     if is_json(&part.bytes(request.body)) {
-        part = BodyPart::Part(canonical.clone().into());
+        part = BodyPart::Part(fields.canonical().into());
     }
     let facts = Facts::of(&fields);
     // The query is signed too, and may be all that tells two requests apart.
-    let digested = [canonical.as_bytes(), b"\n", query].concat();
+    let none = Fields::default();
+    let digested = signed_text(request.url, if is_get || bound { &none } else { &fields }).concat();
     vec![Identified {
         event_type: facts.event_type.unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),
         object_id: facts.object_id,

@@ -8,14 +8,24 @@
 //! A body that is no form is bound by `bodySHA256=` in the signed query. Whether one is there decides
 //! how the body is covered, and the `Content-Type` header, which is not signed, decides nothing:
 //! without it every byte of the body counts as form fields, so a JSON body that Twilio did not sign
-//! cannot match, and what is read from such a request afterwards are form fields alone. The same holds
-//! for GET, where the fields are in the query.
+//! cannot match, and what is read from such a request afterwards are form fields alone.
+//!
+//! Fields are read from where the method says and from nowhere else: from the body of a POST, from the
+//! query of a GET. GET is off unless `settings.accept_get` turns it on, and has no body.
 //!
 //! `X-Twilio-Webhooks-Signature-Settings` selects HMAC-SHA-256 by a shared key; anything but that
 //! algorithm is refused, and without the header it is HMAC-SHA-1. All secrets are tried under either.
 //!
 //! What it does not protect from: names and values are joined without separators, so one who has seen a
-//! signed request can move text from one field into another as long as the whole stays the same.
+//! signed request can move text from one field into another as long as the whole stays the same. If he
+//! has also written a message that is in it, he can have that text read as fields of his choice: a
+//! status of another message, for example. It bounds him that
+//! * he must have seen a request with its signature, which HTTPS keeps from him;
+//! * the whole text stays the same, so events that go by a digest keep their ID however it is cut;
+//! * fields cannot become a GET's query unless that is turned on, nor a query a form;
+//! * fields cannot become a `bodySHA256`: Twilio appends that as the last parameter of the URL, and it
+//!   counts only there and only once. Fields that are moved behind a query go on after the message's
+//!   text, because others sort after `Body`.
 
 mod event;
 mod sample;
@@ -45,18 +55,26 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     answer: "200 with an empty TwiML document, which is right for messages, calls and callbacks alike; 15 seconds; no retry by default, a failure goes to the fallback URL (Event Streams retry for four hours). A refused request gets 403",
     notes: &[
         "No time is signed: a recorded request stays valid, and is held off by deduplication alone.",
-        "Names and values are signed without separators between them: one who has seen a request can move text from one field into the next. Use HTTPS.",
-        "`Content-Type` is not signed and not looked at: `bodySHA256=` in the signed URL decides whether the body is a form. Only lower-case hex counts there.",
+        "Names and values are signed without separators between them: one who has seen a signed request can move text from one field into the next. If he also wrote the text of a message in it, he can have parts of that text read as other fields, and so report a status of another message. Without a signed request he can do nothing, so use HTTPS and keep signatures out of logs; base no payment on a message's status. Configure the URL without a query: then no field can be moved into it.",
+        "GET deliveries are refused unless `accept_get` is set: their fields are in the query, where a request that was signed as a form could be moved to. A GET with a body is refused.",
+        "`bodySHA256` counts only as the last parameter of the query, where Twilio appends it, and only once.",
+        "`Content-Type` is not signed and not looked at: `bodySHA256=` at the end of the signed URL decides whether the body is a form. Only lower-case hex counts there.",
         "At most 1,000 form fields are accepted; Twilio sends fewer than 100.",
         "A field that is given twice with different values is not read: their order is not signed.",
         "A call asks for TwiML and is answered with an empty document, which ends it: point status callbacks here, not the call's own URL.",
         "Calls without `SequenceNumber` go by the digest of their fields, because several callbacks share a status.",
         "Twilio sends from no fixed addresses.",
     ],
-    settings: &[SettingInfo {
-        name: "public_url",
-        summary: "the webhook's URL exactly as configured at Twilio, `scheme://host[:port]/path`, without its query; required",
-    }],
+    settings: &[
+        SettingInfo {
+            name: "public_url",
+            summary: "the webhook's URL exactly as configured at Twilio, `scheme://host[:port]/path`, without its query; required",
+        },
+        SettingInfo {
+            name: "accept_get",
+            summary: "`true` where the webhook's method at Twilio is GET; default `false`, which refuses GET",
+        },
+    ],
     samples: sample::TYPES,
     mappings: event::MAPPINGS,
     addresses: &[],
@@ -79,6 +97,7 @@ struct Twilio {
     sha256: KeyRing,
     /// The configured URL first; at most three, all different.
     urls: Vec<String>,
+    accept_get: bool,
 }
 
 fn build(settings: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, BuildError> {
@@ -98,6 +117,7 @@ fn build(settings: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, 
         sha1: keys.ring(Algorithm::Sha1, decode)?,
         sha256: keys.ring(Algorithm::Sha256, decode)?,
         urls,
+        accept_get: settings.flag("accept_get")?,
     }))
 }
 
@@ -148,21 +168,42 @@ fn urls(configured: &str) -> Result<Vec<String>, &'static str> {
     Ok(urls)
 }
 
-/// The digest of the body that the URL names, if it names one.
-fn body_digest(query: &[u8]) -> Result<Option<[u8; 32]>, Rejection> {
-    let mut found = None;
-    for (_, value) in form_urlencoded::parse(query).filter(|(name, _)| name == "bodySHA256") {
-        let lower = value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-        let mut digest = [0; 32];
-        if !lower || hex::decode_to_slice(value.as_bytes(), &mut digest).is_err() {
-            return Err(Rejection::Malformed("bodySHA256 is not 64 lower-case hex digits"));
-        }
-        if found.is_some_and(|earlier| earlier != digest) {
-            return Err(Rejection::Malformed("bodySHA256 occurs several times and differs"));
-        }
-        found = Some(digest);
+/// The digest of the body that the URL names, if it names one: as the last parameter, where Twilio
+/// appends it to whatever URL is configured. A GET has no body that it could name.
+fn body_digest(request: &Request<'_>) -> Result<Option<[u8; 32]>, Rejection> {
+    const NAME: &[u8] = b"bodySHA256";
+    let query = form::query(request.url);
+    if request.method == "GET"
+        || !form_urlencoded::parse(query).any(|(name, _)| name.as_bytes() == NAME)
+    {
+        return Ok(None);
     }
-    Ok(found)
+    let start = query.iter().rposition(|byte| *byte == b'&').map_or(0, |at| at + 1);
+    let (before, last) = query.split_at(start);
+    let value = last.strip_prefix(NAME).and_then(|last| last.strip_prefix(b"="));
+    let value = value.ok_or(Rejection::Malformed("bodySHA256 is not the last of the query"))?;
+    if form_urlencoded::parse(before).any(|(name, _)| name.as_bytes() == NAME) {
+        return Err(Rejection::Malformed("bodySHA256 occurs several times"));
+    }
+    let mut digest = [0; 32];
+    let lower = value.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if !lower || hex::decode_to_slice(value, &mut digest).is_err() {
+        return Err(Rejection::Malformed("bodySHA256 is not 64 lower-case hex digits"));
+    }
+    Ok(Some(digest))
+}
+
+/// What is signed after the URL: its query and the fields of a form, which for a GET are in the query
+/// already. Fields that a digest binds are in it by that.
+fn signed_text<'a>(url: &'a str, fields: &'a Fields<'_>) -> Vec<&'a [u8]> {
+    let mut signed: Vec<&[u8]> = Vec::with_capacity(3 + 2 * fields.pairs().len());
+    if let Some((_, query)) = url.split_once('?') {
+        signed.extend([&b"?"[..], query.as_bytes()]);
+    }
+    for (name, value) in fields.pairs() {
+        signed.extend([name.as_bytes(), value.as_bytes()]);
+    }
+    signed
 }
 
 impl Twilio {
@@ -239,20 +280,23 @@ impl Provider for Twilio {
         };
         let malformed = || Rejection::MalformedHeader { header: SIGNATURE.clone(), problem };
         let candidates = Candidates::from(tag.ok_or_else(malformed)?);
-        let query = form::query(request.url);
-        let digest = body_digest(query)?;
+        if request.method == "GET" {
+            if !self.accept_get {
+                return Err(Rejection::Malformed(
+                    "GET is refused unless settings.accept_get is set",
+                ));
+            }
+            if !request.body.is_empty() {
+                return Err(Rejection::Malformed("it is a GET and has a body"));
+            }
+        }
+        let digest = body_digest(request)?;
         let fields = match digest {
             Some(_) => Fields::default(),
             None => Fields::parse(request.body)
                 .ok_or(Rejection::Malformed("it has more than 1000 form fields"))?,
         };
-        let mut signed: Vec<&[u8]> = Vec::with_capacity(2 + 2 * fields.pairs().len());
-        if let Some((_, query)) = request.url.split_once('?') {
-            signed.extend([&b"?"[..], query.as_bytes()]);
-        }
-        for (name, value) in fields.pairs() {
-            signed.extend([name.as_bytes(), value.as_bytes()]);
-        }
+        let signed = signed_text(request.url, &fields);
         let secret_label = self.matches(ring, &signed, &candidates)?;
         if let Some(digest) = digest
             && !bool::from(Sha256::digest(request.body).as_slice().ct_eq(&digest))
@@ -263,11 +307,11 @@ impl Provider for Twilio {
     }
 
     fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
-        let bound = body_digest(form::query(request.url)).is_ok_and(|digest| digest.is_some());
+        let bound = body_digest(request).is_ok_and(|digest| digest.is_some());
         if bound && event::is_json(request.body) {
             event::of_json(request.body)
         } else {
-            event::of_form(request)
+            event::of_form(request, bound)
         }
     }
 
@@ -280,7 +324,7 @@ impl Provider for Twilio {
     }
 
     fn accepts_get(&self) -> bool {
-        true
+        self.accept_get
     }
 
     fn rejection_status(&self) -> u16 {
@@ -294,17 +338,12 @@ impl Provider for Twilio {
             Some(_) => Fields::default(),
             None => Fields::parse(&sample.body)?,
         };
-        let mut signed: Vec<&[u8]> = vec![self.urls.first()?.as_bytes()];
-        if let Some(query) = &sample.query {
-            signed.extend([&b"?"[..], query.as_bytes()]);
-        }
-        for (name, value) in fields.pairs() {
-            signed.extend([name.as_bytes(), value.as_bytes()]);
-        }
+        let url = sample.query.as_ref().map_or("/".to_owned(), |query| format!("/?{query}"));
+        let mut signed = signed_text(&url, &fields);
+        signed.insert(0, self.urls.first()?.as_bytes());
         let signature = self.sha1.sign(&signed).encode(Encoding::Base64);
         let headers = [("content-type", sample.content_type), (SIGNATURE.as_str(), &signature)];
         let body = sample.body;
-        let url = format!("/?{}", sample.query.as_deref().unwrap_or_default());
         let request =
             Request { method: "POST", url: &url, headers: &http::HeaderMap::new(), body: &body };
         let event_id = self.identify(&request).into_iter().next()?.event_id;

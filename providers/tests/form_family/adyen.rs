@@ -374,6 +374,7 @@ fn amounts_follow_adyens_own_exponents() {
         ("IDR", json!(1130), Some(113_000)),
         ("EUR", json!(-5), Some(-5)),
         ("EUR", json!("11.30"), None),
+        ("CNH", json!(1130), Some(1130)),
         ("XXQ", json!(1), None),
         ("eur", json!(1), None),
         ("", json!(""), None),

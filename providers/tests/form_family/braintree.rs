@@ -251,7 +251,16 @@ fn kinds() {
         )
     };
     let (paid, unpaid) = (disbursement("true"), disbursement("false"));
+    let typed = |subject: &str, kind: &str| {
+        subject
+            .replace("<amount>", &format!("<disbursement-type>{kind}</disbursement-type><amount>"))
+    };
+    let (credit_paid, credit_unpaid) = (typed(&paid, "credit"), typed(&unpaid, "credit"));
+    let (debit_paid, debit_unpaid) = (typed(&paid, "debit"), typed(&unpaid, "debit"));
+    let no_type = typed(&paid, "");
     let local = "<local_payment><payment_id>p1</payment_id></local_payment>";
+    let funded =
+        format!("<local_payment_funded><payment_id>p1</payment_id>{sale}</local_payment_funded>");
     let rows: &[Row] = &[
         ("transaction_settled", &sale, "payment.succeeded", 1050, "t1", "settled", "o1"),
         ("transaction_settled", &credit, "refund.succeeded", 1050, "t0", "settled", "o1"),
@@ -281,7 +290,22 @@ fn kinds() {
         ("dispute_lost", &dispute, "dispute.lost", 1050, "t1", "open", "o1"),
         ("disbursement", &paid, "payout.paid", 70_000, "b1", "", ""),
         ("disbursement", &unpaid, "payout.failed", 70_000, "b1", "", ""),
+        ("disbursement", &no_type, "payout.paid", 70_000, "b1", "", ""),
+        ("disbursement", &credit_paid, "payout.paid", 70_000, "b1", "", ""),
+        ("disbursement", &credit_unpaid, "payout.failed", 70_000, "b1", "", ""),
+        ("disbursement", &debit_paid, "provider.disbursement", 70_000, "b1", "", ""),
+        ("disbursement", &debit_unpaid, "provider.disbursement", 70_000, "b1", "", ""),
         ("disbursement_exception", &unpaid, "payout.failed", 70_000, "b1", "", ""),
+        ("disbursement_exception", &credit_unpaid, "payout.failed", 70_000, "b1", "", ""),
+        (
+            "disbursement_exception",
+            &debit_unpaid,
+            "provider.disbursement_exception",
+            70_000,
+            "b1",
+            "",
+            "",
+        ),
         (
             "subscription_charged_successfully",
             &subscription,
@@ -306,6 +330,9 @@ fn kinds() {
         ("subscription_canceled", bare, "subscription.cancelled", 0, "s1", "Canceled", ""),
         ("subscription_expired", bare, "subscription.cancelled", 0, "s1", "Canceled", ""),
         ("local_payment_completed", local, "checkout.completed", 0, "p1", "", ""),
+        ("local_payment_funded", &funded, "checkout.completed", 1050, "t1", "", "o1"),
+        ("local_payment_reversed", local, "provider.local_payment_reversed", 0, "p1", "", ""),
+        ("local_payment_expired", local, "provider.local_payment_expired", 0, "p1", "", ""),
         ("check", "<check type=\"boolean\">true</check>", "provider.check", 0, "", "", ""),
     ];
     for (kind, subject, canonical, amount, object, status, reference) in rows {

@@ -11,15 +11,15 @@ use crate::common::{NOW_MS, source};
 use crate::{Call, base64, mistake, sha1, sha256};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
-const URL: &str = "https://shop.example/webhooks/shop";
+pub(super) const URL: &str = "https://shop.example/webhooks/shop";
 const FORM: &str = "application/x-www-form-urlencoded";
 
-fn twilio(url: &str) -> Source {
+pub(super) fn twilio(url: &str) -> Source {
     source("twilio", &[("a", TOKEN)], &json!({"public_url": url}))
 }
 
 /// A request signed over `url` and the form's fields.
-fn signed(url: &str, body: &str) -> Call {
+pub(super) fn signed(url: &str, body: &str) -> Call {
     let fields: BTreeSet<_> = form_urlencoded::parse(body.as_bytes()).into_owned().collect();
     let fields: String = fields.iter().map(|(name, value)| format!("{name}{value}")).collect();
     let tag = base64(&sha1(TOKEN.as_bytes(), format!("{url}{fields}").as_bytes()));
@@ -27,7 +27,12 @@ fn signed(url: &str, body: &str) -> Call {
     Call::new(path, &[("x-twilio-signature", &tag), ("content-type", FORM)], body.to_owned())
 }
 
-fn get(query: &str) -> Call {
+/// A source that takes events with GET too.
+pub(super) fn twilio_get() -> Source {
+    source("twilio", &[("a", TOKEN)], &json!({"public_url": URL, "accept_get": true}))
+}
+
+pub(super) fn get(query: &str) -> Call {
     Call { method: "GET", ..signed(&format!("{URL}?{query}"), "") }
 }
 
@@ -162,16 +167,16 @@ fn a_shared_key_selects_sha_256_and_nothing_else_does() {
 
 #[test]
 fn no_byte_of_a_body_is_believed_that_is_not_signed() {
-    let source = twilio(URL);
+    let source = twilio_get();
     // A signature over the URL alone is right for GET, and covers no body of any kind.
     let bare = get("a=1");
     assert_eq!(bare.outcome(&source), "ok");
-    for method in ["GET", "POST"] {
+    for (method, outcome) in [("GET", "malformed"), ("POST", "mismatch")] {
         for content_type in [FORM, "application/json", "text/xml", ""] {
             for body in ["{\"a\":1}", "MessageSid=SM1", "<a/>", "a"] {
                 let mut call = Call { method, body: body.into(), ..bare.clone() };
                 call.headers.insert("content-type", content_type.parse().unwrap());
-                assert_eq!(call.outcome(&source), "mismatch", "{content_type} {body}");
+                assert_eq!(call.outcome(&source), outcome, "{content_type} {body}");
             }
         }
     }
@@ -196,7 +201,14 @@ fn no_byte_of_a_body_is_believed_that_is_not_signed() {
     let digest = hex::encode(Sha256::digest(json));
     for (query, outcome) in [
         (format!("bodySHA256={digest}"), "ok"),
-        (format!("bodySHA256={digest}&bodySHA256={digest}"), "ok"),
+        (format!("a=1&b&bodySHA256={digest}"), "ok"),
+        (format!("bodySHA256={digest}&bodySHA256={digest}"), "malformed"),
+        (format!("bodySHA25%36={digest}&bodySHA256={digest}"), "malformed"),
+        (format!("bodySHA25%36={digest}"), "malformed"),
+        (format!("bodySHA256={digest}&"), "malformed"),
+        (format!("bodySHA256={digest}&a=1"), "malformed"),
+        (format!("bodySHA256={digest}&bodySHA256"), "malformed"),
+        (format!("a=1?bodySHA256={digest}"), "mismatch"),
         (format!("bodySHA256={digest}&bodySHA256={}", "0".repeat(64)), "malformed"),
         (format!("bodySHA256={}", digest.to_uppercase()), "malformed"),
         (format!("bodySHA256={}", &digest[1..]), "malformed"),
@@ -234,6 +246,12 @@ fn identities() {
         ("MessageSid=SM1&MessageStatus=sent&SmsStatus=sent", "SM1:sent", "message.sent", "SM1"),
         ("SmsSid=SM1&SmsStatus=received&Body=x", "SM1:received", "message.received", "SM1"),
         ("MessageSid=SM1&Body=x", "SM1", "unknown", "SM1"),
+        (
+            "MessageSid=SM1&MessageStatus=delivered&EventType=DELIVERED&ChannelPrefix=whatsapp",
+            "SM1:delivered",
+            "message.delivered",
+            "SM1",
+        ),
         (
             "CallSid=CA1&CallStatus=ringing&CallbackSource=call-progress-events&SequenceNumber=1",
             "CA1:ringing:1",
@@ -296,8 +314,9 @@ fn identities() {
 
 #[test]
 fn get_carries_its_event_in_the_query() {
-    let source = twilio(URL);
-    assert!(source.accepts_get());
+    let source = twilio_get();
+    assert!(source.accepts_get() && !twilio(URL).accepts_get());
+    assert_eq!(get("a=1").outcome(&twilio(URL)), "malformed");
     let call = get("AccountSid=AC1&MessageSid=SM1&MessageStatus=delivered");
     assert_eq!(call.outcome(&source), "ok");
     let (event, normalised) = call.event(&source);
@@ -306,6 +325,14 @@ fn get_carries_its_event_in_the_query() {
     assert_eq!(&part[..], b"AccountSid=AC1&MessageSid=SM1&MessageStatus=delivered");
     assert_eq!(normalised.kind, "message.delivered");
     assert_eq!(get("foo=1&bar=2").event(&source).0.event_type, "unknown");
+    // The query of a POST is signed too, but its fields are in the body alone.
+    let query = "MessageSid=SM1&MessageStatus=delivered";
+    for (body, event_id) in [("", None), ("MessageSid=SM2&MessageStatus=sent", Some("SM2:sent"))] {
+        let call = signed(&format!("{URL}?{query}"), body);
+        assert_eq!(call.outcome(&source), "ok");
+        let event = call.event(&source).0;
+        assert_eq!(event.identified.then_some(event.event_id.as_str()), event_id);
+    }
 }
 
 fn read(body: &str) -> Normalised {
@@ -458,5 +485,10 @@ proptest! {
         let call = bound(&String::from_utf8_lossy(&body));
         prop_assert_eq!(call.outcome(&source), "ok");
         prop_assert!(!call.events(&source).is_empty());
+        for accepts in [twilio_get(), source] {
+            let call = Call { method: "GET", ..Call::new(&url, &names, body.clone()) };
+            prop_assert!(call.verify(&accepts).is_err());
+            prop_assert!(!call.events(&accepts).is_empty());
+        }
     }
 }
