@@ -93,7 +93,7 @@ fn fill(keys: u64, folder: &Path, rows: &mut Vec<Row>) -> anyhow::Result<Store> 
     progress.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} originals, {eta} left")?);
     let tenth = keys.div_ceil(10);
     let (mut rates, mut stalls) = (Vec::new(), Vec::new());
-    let mut started = Instant::now();
+    let (mut started, mut counted) = (Instant::now(), 0);
     for first in (0..keys).step_by(COMMIT as usize) {
         let end = (first + COMMIT).min(keys);
         let begun = Instant::now();
@@ -104,10 +104,8 @@ fn fill(keys: u64, folder: &Path, rows: &mut Vec<Row>) -> anyhow::Result<Store> 
         stalls.push(begun.elapsed().as_secs_f64() * 1e3);
         progress.inc(end - first);
         if end % tenth < COMMIT || end == keys {
-            let inserted =
-                if end % tenth == 0 || end == keys { tenth } else { tenth - end % tenth };
-            rates.push(inserted as f64 / started.elapsed().as_secs_f64() / 1e6);
-            started = Instant::now();
+            rates.push((end - counted) as f64 / started.elapsed().as_secs_f64() / 1e6);
+            (started, counted) = (Instant::now(), end);
         }
     }
     progress.finish_and_clear();

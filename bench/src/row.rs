@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table, presets};
 use serde::Serialize;
 
 /// One measured quantity.
@@ -56,23 +56,23 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING);
-    table.set_header(["WHAT", "MEDIAN", "MIN", "MAX", "UNIT", "ROUNDS"]);
+    table.load_style(presets::NOTHING);
+    let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+    let titles = ["WHAT", "MEDIAN", "MIN", "MAX", "ROUNDS", "UNIT"];
+    table.set_header(titles.map(|title| match title {
+        "WHAT" | "UNIT" => Cell::new(title),
+        _ => right(title.to_owned()),
+    }));
     for row in rows {
-        let number = |value: f64| format!("{value:.3}");
+        let number = |value: f64| right(format!("{value:.3}"));
         table.add_row([
-            row.name.clone(),
+            Cell::new(&row.name),
             number(row.median),
             number(row.min),
             number(row.max),
-            row.unit.to_owned(),
-            row.rounds.to_string(),
+            right(row.rounds.to_string()),
+            Cell::new(row.unit),
         ]);
-    }
-    for column in [1, 2, 3, 5] {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
     }
     writeln!(out, "{table}")?;
     Ok(())

@@ -17,7 +17,7 @@ use crate::{
     },
     emit::Emitter,
     failure::Failure,
-    normalise::{normalise, told_state},
+    normalise::{normalise, told_facts},
     rules::Rules,
     step::Done,
 };
@@ -25,6 +25,7 @@ use sluice_kafka::topics::MAX_MESSAGE_BYTES;
 use sluice_kafka::worker::{
     JournalRecord, LaneFacts, Logic, Output, Planned, Record, Refusal, TopicPartition, start_offset,
 };
+use sluice_providers::Fact;
 use sluice_schemas::{
     AttemptError, DecodeError, FailedEvent, ProcessedEvent, RawWebhook, SchemaStore,
 };
@@ -83,17 +84,17 @@ struct Item {
     event_key: String,
     key: KeyHash,
     origin: Origin,
-    /// The state that the payload itself tells of its object.
-    state: Option<String>,
+    /// What the payload itself proves of its object.
+    facts: Vec<Fact>,
     outcome: Outcome,
 }
 
 impl Item {
-    /// Offset and broker time (ms) of the raw record that the event came in.
-    fn original(&self) -> (i64, i64) {
+    /// Offset of the raw record that the event came in.
+    fn original_offset(&self) -> i64 {
         match &self.origin {
-            Origin::Raw { .. } => (self.record.offset, self.record.timestamp),
-            Origin::Due { event, .. } => (event.raw_offset, event.raw_timestamp),
+            Origin::Raw { .. } => self.record.offset,
+            Origin::Due { event, .. } => event.raw_offset,
         }
     }
 }
@@ -251,7 +252,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     key: KeyHash::of(&event_key),
                     event_key,
                     origin: Origin::Raw { replay },
-                    state: None,
+                    facts: Vec::new(),
                     outcome: Outcome::Failed(undecodable(&error)),
                     record,
                 }));
@@ -267,10 +268,10 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             Decision::Original { replay } => {
                 let event_key = raw.event_key.clone();
                 let event = normalise(&self.rules.normalisers, &raw, partition, offset, replay, 1);
-                let state = told_state(&self.rules.normalisers, &raw);
+                let facts = told_facts(&self.rules.normalisers, &raw);
                 let outcome = self.step(event, raw, jobs);
                 let origin = Origin::Raw { replay };
-                Some(Item { record, event_key, key, origin, state, outcome })
+                Some(Item { record, event_key, key, origin, facts, outcome })
             }
         })
     }
@@ -286,7 +287,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     key: KeyHash::of(&event_key),
                     event_key,
                     origin: Origin::Raw { replay: false },
-                    state: None,
+                    facts: Vec::new(),
                     outcome: Outcome::Failed(undecodable(&error)),
                     record,
                 }));
@@ -300,8 +301,8 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             self.pending.superseded += 1;
             return Ok(None);
         }
-        let (state, outcome) = match self.store.decode::<RawWebhook>(event.raw_value.as_deref()) {
-            Err(error) => (None, Outcome::Failed(undecodable(&error))),
+        let (facts, outcome) = match self.store.decode::<RawWebhook>(event.raw_value.as_deref()) {
+            Err(error) => (Vec::new(), Outcome::Failed(undecodable(&error))),
             Ok(raw) => {
                 let attempt = event.attempt.saturating_add(1);
                 let processed = normalise(
@@ -312,8 +313,8 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     event.replay,
                     attempt,
                 );
-                let state = told_state(&self.rules.normalisers, &raw);
-                (state, self.step(processed, raw, jobs))
+                let facts = told_facts(&self.rules.normalisers, &raw);
+                (facts, self.step(processed, raw, jobs))
             }
         };
         Ok(Some(Item {
@@ -321,7 +322,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             record,
             key,
             origin: Origin::Due { chain, event: Box::new(event) },
-            state,
+            facts,
             outcome,
         }))
     }
@@ -344,32 +345,43 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         outputs: &mut Vec<Output>,
     ) -> Result<Result<(), Failure>, Unusable> {
         event.processed_at = now;
-        let partition = item.record.tp.partition;
-        let (offset, time) = item.original();
-        let state = done.state.map(|state| KeyHash::of_state(&event.source, &state));
-        let mut new_state = None;
-        if let Some(state) = state {
-            // As long as anything is remembered, and not the window alone: unlike a redelivery, a notification
-            // that finds nothing new can come months later.
-            let not_before = time.saturating_sub(self.rules.horizons.originals);
-            let decided = self.partition(partition)?.decide_state(state, offset, not_before);
-            match decided.map_err(|error| Unusable { partition, error })? {
-                // The fact has been told. The event still comes out, because it may say more than its
-                // state, but not as the fact.
-                Decision::Duplicate => event.kind = format!("provider.{}", event.event_type),
-                // A replayed record may be the first to find a state, and then it is no repetition.
-                Decision::Original { replay } => {
-                    event.replay &= replay;
-                    new_state = (!event.replay).then_some(state);
-                }
+        let mut told = Vec::new();
+        let mut events = Vec::new();
+        for (fact, state, replay) in self.untold(item, &event, &done.facts)? {
+            let mut as_fact = event.clone();
+            if !events.is_empty() {
+                as_fact.event_key = format!("{}/{}", event.event_key, fact.state);
             }
+            as_fact.kind.clone_from(&fact.kind);
+            as_fact.amount_minor = fact.amount_minor;
+            // A replayed record may be the first to find a fact, and then it is no repetition.
+            as_fact.replay &= replay;
+            told.extend((!as_fact.replay).then_some(state));
+            events.push(as_fact);
+        }
+        if events.is_empty() {
+            if !done.facts.is_empty() {
+                if done.bare {
+                    self.pending.duplicates += 1;
+                    self.end_chain(item)?;
+                    return Ok(Ok(()));
+                }
+                // All has been told. An event that may say more comes out all the same, but not as a fact.
+                event.kind = format!("provider.{}", event.event_type);
+            }
+            events.push(event);
         }
         let key = match &item.origin {
-            Origin::Raw { .. } => item.record.key.clone(),
-            Origin::Due { event, .. } => event.raw_key.clone(),
+            Origin::Raw { .. } => &item.record.key,
+            Origin::Due { event, .. } => &event.raw_key,
         };
-        if let Err(failure) = self.emitter.processed(&event, key, &item.record, outputs) {
-            return Ok(Err(failure));
+        let before = outputs.len();
+        for event in &events {
+            if let Err(failure) = self.emitter.processed(event, key.clone(), &item.record, outputs)
+            {
+                outputs.truncate(before);
+                return Ok(Err(failure));
+            }
         }
         outputs.extend(done.extras.into_iter().map(|extra| Output {
             topic: extra.topic.into(),
@@ -378,16 +390,51 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             value: extra.value,
             headers: Vec::new(),
         }));
-        self.pending.processed += 1;
-        self.pending.replayed += u64::from(event.replay);
-        let held = self.partition(partition)?;
-        if let Some(state) = new_state {
-            held.note_state(state, offset, time);
+        self.pending.processed += events.len() as u64;
+        self.pending.replayed += events.iter().filter(|event| event.replay).count() as u64;
+        for state in told {
+            let (offset, now) = (item.original_offset(), item.record.timestamp);
+            self.partition(item.record.tp.partition)?.note_state(state, offset, now);
         }
+        self.end_chain(item)?;
+        Ok(Ok(()))
+    }
+
+    /// The facts to tell, with their hashes: those that nobody has told, and those that this very original has told
+    /// before (`true`: it is a replay).
+    fn untold<'f>(
+        &mut self,
+        item: &Item,
+        event: &ProcessedEvent,
+        facts: &'f [Fact],
+    ) -> Result<Vec<(&'f Fact, KeyHash, bool)>, Unusable> {
+        let partition = item.record.tp.partition;
+        // As long as anything is remembered, and not the window alone: unlike a redelivery, a notification
+        // that finds nothing new can come months later. What came true before that cannot be looked up, and
+        // its own notification has long been here.
+        let not_before = item.record.timestamp.saturating_sub(self.rules.horizons.originals);
+        let mut untold = Vec::new();
+        for fact in facts.iter().take(Fact::MAX) {
+            let state = KeyHash::of_state(&event.source, &fact.state);
+            let offset = item.original_offset();
+            let decided = self.partition(partition)?.decide_state(state, offset, not_before);
+            let long_ago = fact.since_ms.is_some_and(|since| since < not_before);
+            match decided.map_err(|error| Unusable { partition, error })? {
+                Decision::Original { replay: false } if long_ago => {}
+                Decision::Original { replay } => untold.push((fact, state, replay)),
+                Decision::Duplicate => {}
+            }
+        }
+        Ok(untold)
+    }
+
+    /// The event's retries, if any are on file, are over.
+    fn end_chain(&mut self, item: &Item) -> Result<(), Unusable> {
+        let held = self.partition(item.record.tp.partition)?;
         if held.chain(item.key).is_some() {
             held.set_chain(item.key, None, item.record.timestamp);
         }
-        Ok(Ok(()))
+        Ok(())
     }
 
     fn fail(
@@ -480,7 +527,9 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             };
             let failed = match result {
                 Ok((event, mut done)) => {
-                    done.state = done.state.or(item.state.take());
+                    if done.facts.is_empty() {
+                        done.facts = std::mem::take(&mut item.facts);
+                    }
                     self.succeed(&item, event, done, now, &mut outputs)?.err()
                 }
                 Err(failure) => Some(failure),

@@ -1,6 +1,6 @@
 //! From a raw webhook to the event that is emitted, before any step has touched it.
 
-use sluice_providers::{Normalise, Normalised, Payload};
+use sluice_providers::{Fact, Normalise, Normalised, Payload};
 use sluice_schemas::{ProcessedEvent, RawWebhook};
 use std::collections::HashMap;
 
@@ -50,12 +50,12 @@ pub(crate) fn normalise(
     event
 }
 
-/// The state that a payload tells of its object; `None` for nearly every provider.
-pub(crate) fn told_state(
+/// The facts that a payload itself proves of its object; none for nearly every provider.
+pub(crate) fn told_facts(
     readers: &HashMap<String, Box<dyn Normalise>>,
     raw: &RawWebhook,
-) -> Option<String> {
-    readers.get(&raw.source)?.state(&payload(raw))
+) -> Vec<Fact> {
+    readers.get(&raw.source).map(|reader| reader.facts(&payload(raw))).unwrap_or_default()
 }
 
 /// What a provider's reader is given.

@@ -6,6 +6,7 @@
 
 use crate::failure::Failure;
 use futures::future::BoxFuture;
+use sluice_providers::Fact;
 use sluice_schemas::{ProcessedEvent, RawWebhook};
 use std::fmt::Debug;
 
@@ -25,17 +26,22 @@ pub struct Extra {
 pub struct Done {
     /// Further records, written in the event's transaction.
     pub extras: Vec<Extra>,
-    /// A name for the present state of the event's object, unique within its source, where that is what the
-    /// event tells. Several events may find the same state: the first is emitted under its canonical kind, the
-    /// others as `provider.<type>`.
-    pub state: Option<String>,
+    /// What the present state of the event's object proves, where that is what the event tells. Several events may
+    /// tell the same facts: those that nobody has told are emitted, the first under the event's own key; an
+    /// event without such a fact is emitted as `provider.<type>`.
+    pub facts: Vec<Fact>,
+    /// Whether the event says nothing besides its facts: it is dropped when all of them have been told.
+    pub bare: bool,
 }
 
 impl Done {
-    /// Adds what a later step has done. Its state is the one that counts, if it has one.
+    /// Adds what a later step has done. Its facts are the ones that count, if it has any.
     pub fn extend(&mut self, later: Done) {
         self.extras.extend(later.extras);
-        self.state = later.state.or(self.state.take());
+        if !later.facts.is_empty() {
+            self.facts = later.facts;
+            self.bare = later.bare;
+        }
     }
 }
 

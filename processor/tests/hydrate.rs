@@ -14,7 +14,7 @@ use sluice_processor::{
     hydrate::{Hydrate, Hydrated},
     step::{Done, Step},
 };
-use sluice_providers::{Api, Credentials, Fetch, Fetched, Normalise, Normalised, Payload};
+use sluice_providers::{Api, Credentials, Fact, Fetch, Fetched, Normalise, Normalised, Payload};
 use sluice_schemas::*;
 use sluice_service::config::{Environment, HydrateConfig, NotFound};
 use std::{
@@ -25,6 +25,11 @@ use std::{
 use tokio::net::TcpListener;
 
 /// Asks for `/things/<object>`, and believes the answer.
+/// What an answer with this status proves.
+fn approved(state: String) -> Fact {
+    Fact { state, kind: "payment.succeeded".to_owned(), amount_minor: None, since_ms: None }
+}
+
 #[derive(Debug)]
 struct Reader;
 
@@ -64,7 +69,8 @@ impl Normalise for Reader {
             needs_hydration: answer["status"].is_null(),
             ..self.normalise(payload)
         };
-        Fetched { normalised, state: text("status") }
+        let facts = text("status").map(approved).into_iter().collect();
+        Fetched { normalised, facts, bare: false }
     }
 }
 
@@ -266,7 +272,7 @@ async fn the_answer_completes_the_event() {
     assert_eq!((event.occurred_at, event.livemode), (Some(77), Some(true)));
     assert_eq!(event.object_id.as_deref(), Some("7"));
     assert_eq!(event.hydrated.as_deref(), Some(thing().2.as_bytes()));
-    assert_eq!(done, Done { state: Some("approved".to_owned()), extras: vec![] });
+    assert_eq!(done, Done { facts: vec![approved("approved".to_owned())], ..Done::default() });
     assert_eq!(paths(&shared), ["/things/7"]);
     assert_eq!(authorization(&shared, 0), "Bearer topsecret");
     assert_eq!(shared.lock().unwrap().calls[0].2["x-api-version"], "7");

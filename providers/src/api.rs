@@ -44,8 +44,13 @@ pub struct Fetch {
 }
 
 impl Fetch {
-    /// `prefix` followed by `id`, percent-encoded so that it cannot change the path.
-    pub(crate) fn of(prefix: &str, id: &str) -> Self {
+    /// `prefix` followed by `id`, percent-encoded so that it cannot change the path. `None` where encoding
+    /// does not help: `.` and `..` are steps of a path however they are written (RFC 3986 §5.2.4), and an
+    /// empty ID is the whole collection.
+    pub(crate) fn of(prefix: &str, id: &str) -> Option<Self> {
+        if matches!(id, "" | "." | "..") {
+            return None;
+        }
         let mut path = String::with_capacity(prefix.len() + id.len());
         path.push_str(prefix);
         for byte in id.bytes() {
@@ -59,7 +64,7 @@ impl Fetch {
                 path.push(char::from(HEX[usize::from(byte & 15)]));
             }
         }
-        Self { path }
+        Some(Self { path })
     }
 }
 
@@ -69,10 +74,41 @@ pub struct Fetched {
     /// The event in common terms. [`Normalised::needs_hydration`] is still set where the answer is not about this
     /// event: the caller asks again later instead of believing the payload.
     pub normalised: Normalised,
-    /// Where the API tells the object's *present* state, a name for that state, unique within the source,
-    /// e.g. `payment:123:approved`. Several notifications may find the same state; it is a fact once.
-    /// `None` where the answer belongs to this event alone.
-    pub state: Option<String>,
+    /// Where the API tells the object's *present* state, the facts that it proves, in the order in which they
+    /// came true: paid before refunded. At most [`Fact::MAX`]; the kind and the amount of `normalised` are
+    /// those of the last one. Empty where the answer belongs to this event alone.
+    pub facts: Vec<Fact>,
+    /// Whether the event says nothing besides that state: a mere notice that something has changed. When all its
+    /// facts have been told, there is nothing left to tell.
+    pub bare: bool,
+}
+
+impl Fetched {
+    /// An answer that belongs to this event alone, or none that could be used.
+    pub(crate) fn alone(normalised: Normalised) -> Self {
+        Self { normalised, facts: Vec::new(), bare: false }
+    }
+}
+
+/// One fact that an object's present state proves.
+///
+/// The state is what is left of several changes, each of which has caused a notification, and any of those may be
+/// looked at late. Each fact is told once, whichever notification finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// A name for it, unique within the source, e.g. `payment:123:approved` or `payment:123:refunded:2000`.
+    pub state: String,
+    /// What it is in common terms: one of [`crate::KINDS`], or `provider.<the event's type>`.
+    pub kind: String,
+    /// Its amount in minor units of the object's currency; `None` where there is none or it cannot be read exactly.
+    pub amount_minor: Option<i64>,
+    /// When it came true, in milliseconds since the Unix epoch; `None` where the provider does not tell.
+    pub since_ms: Option<i64>,
+}
+
+impl Fact {
+    /// Most facts that one state may prove.
+    pub const MAX: usize = 8;
 }
 
 #[cfg(test)]
@@ -81,7 +117,14 @@ mod tests {
 
     #[test]
     fn an_id_cannot_change_the_path() {
-        assert_eq!(Fetch::of("/v1/payments/", "a-1_.~").path, "/v1/payments/a-1_.~");
-        assert_eq!(Fetch::of("/p/", "../x?y=ü").path, "/p/..%2Fx%3Fy%3D%C3%BC");
+        let path = |prefix, id| Fetch::of(prefix, id).map(|fetch| fetch.path);
+        assert_eq!(path("/v1/payments/", "a-1_.~").as_deref(), Some("/v1/payments/a-1_.~"));
+        assert_eq!(path("/p/", "../x?y=ü").as_deref(), Some("/p/..%2Fx%3Fy%3D%C3%BC"));
+        for id in ["", ".", ".."] {
+            assert_eq!(path("/p/", id), None, "{id:?}");
+        }
+        for (id, encoded) in [("...", "/p/..."), (".a", "/p/.a"), ("%2E%2e", "/p/%252E%252e")] {
+            assert_eq!(path("/p/", id).as_deref(), Some(encoded));
+        }
     }
 }

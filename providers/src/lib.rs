@@ -77,7 +77,7 @@ mod template;
 mod twilio;
 pub mod vectors;
 
-pub use api::{Api, Credentials, Fetch, Fetched};
+pub use api::{Api, Credentials, Fact, Fetch, Fetched};
 pub use authority::{AuthorityError, DevelopmentAuthority, development_authority};
 pub use error::BuildError;
 pub use fetching::check_fetching;

@@ -106,7 +106,7 @@ pub struct Identified {
     pub identified: bool,
     /// A bare notice that its object has changed: the same bytes come again for every further change, so
     /// the ID is that of the object, and each delivery is an event of its own. What it comes to is told
-    /// apart by [`crate::Fetched::state`].
+    /// apart by [`crate::Fetched::facts`].
     pub notice: bool,
 }
 

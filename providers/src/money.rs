@@ -3,9 +3,14 @@
 //! The exponent is ISO 4217's (JPY 0, EUR 2, KWD 3). Nothing here is a floating-point number, and an
 //! amount that cannot be expressed exactly is none rather than a rounded one.
 
+use std::fmt;
+
 use iso_currency::Currency;
 use rust_decimal::Decimal;
 use rust_decimal::prelude::ToPrimitive;
+use serde_json::value::RawValue;
+
+use crate::model::digest_id;
 
 /// Decimal places of a currency by ISO 4217; `None` for codes it does not know or gives none
 /// (crypto-currencies, precious metals).
@@ -19,6 +24,50 @@ pub(crate) fn minor_units(decimal: &str, currency: &str) -> Option<i64> {
     let amount =
         Decimal::from_str_exact(decimal).or_else(|_| Decimal::from_scientific(decimal)).ok()?;
     exact(amount, exponent(currency)?)
+}
+
+/// An amount that is more than nothing, such as a total that has been refunded.
+///
+/// Displayed, it is a part of a fact's name: in minor units, else as the provider spells it, so that another
+/// amount is another fact even where neither can be read exactly.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Something<'a> {
+    /// In minor units; `None` where it cannot be read exactly, or is negative.
+    pub(crate) minor: Option<i64>,
+    spelling: &'a str,
+}
+
+impl<'a> Something<'a> {
+    /// `None` only where the amount is absent, `null` or exactly zero: what cannot be read is not nothing.
+    pub(crate) fn of(amount: Option<&'a RawValue>, currency: Option<&str>) -> Option<Self> {
+        let spelling = amount?.get();
+        if spelling == "null" || is_zero(spelling) {
+            return None;
+        }
+        let minor =
+            currency.and_then(|code| minor_units(spelling, code)).filter(|minor| *minor > 0);
+        Some(Self { minor, spelling })
+    }
+}
+
+impl fmt::Display for Something<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Longest spelling that becomes a part of a name, in bytes.
+        const MAX_BYTES: usize = 64;
+        match self.minor {
+            Some(minor) => minor.fmt(f),
+            None if self.spelling.len() <= MAX_BYTES => f.write_str(self.spelling),
+            None => f.write_str(&digest_id(self.spelling.as_bytes())),
+        }
+    }
+}
+
+/// Whether a decimal is zero, with however many digits it is written.
+fn is_zero(decimal: &str) -> bool {
+    let decimal = decimal.trim_matches('"');
+    let digits = decimal.split(['e', 'E']).next().unwrap_or_default();
+    let digits = digits.strip_prefix('-').unwrap_or(digits);
+    digits.contains('0') && digits.bytes().all(|byte| matches!(byte, b'0' | b'.'))
 }
 
 /// An amount in units of 10^-`exponent_used`, in minor units of `currency`: for providers that use an
@@ -60,6 +109,38 @@ mod tests {
             ("0x10", "EUR", None),
         ] {
             assert_eq!(minor_units(decimal, currency), minor, "{decimal} {currency}");
+        }
+    }
+
+    #[test]
+    fn only_zero_is_nothing() {
+        let name = |amount: &str, currency| {
+            let amount = RawValue::from_string(amount.to_owned()).ok();
+            Something::of(amount.as_deref(), currency).map(|some| (some.to_string(), some.minor))
+        };
+        for zero in
+            ["null", "0", "0.00", "-0", "0e7", "\"0.00\"", "0.0000000000000000000000000000000000"]
+        {
+            assert_eq!(name(zero, Some("EUR")), None, "{zero}");
+            assert_eq!(name(zero, None), None, "{zero}");
+        }
+        assert!(Something::of(None, Some("EUR")).is_none());
+        let long = format!("\"{}\"", "9".repeat(100));
+        for (amount, currency, text, minor) in [
+            ("20", Some("EUR"), "2000", Some(2000)),
+            ("20.00", Some("EUR"), "2000", Some(2000)),
+            ("\"20.0\"", Some("EUR"), "2000", Some(2000)),
+            ("0.01", Some("EUR"), "1", Some(1)),
+            ("30.299999999999997", Some("BRL"), "30.299999999999997", None),
+            ("0.001", Some("EUR"), "0.001", None),
+            ("20", None, "20", None),
+            ("-5", Some("EUR"), "-5", None),
+            ("\"\"", Some("EUR"), "\"\"", None),
+            ("{}", Some("EUR"), "{}", None),
+            ("false", Some("EUR"), "false", None),
+            (&long, Some("EUR"), &digest_id(long.as_bytes()), None),
+        ] {
+            assert_eq!(name(amount, currency), Some((text.to_owned(), minor)), "{amount}");
         }
     }
 

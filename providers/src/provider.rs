@@ -11,8 +11,8 @@
 use std::fmt::Debug;
 
 use crate::{
-    Acknowledgement, Fetch, Fetched, Identified, Normalised, Payload, PublishedKeys, Rejection,
-    Request, SampleRequest, SampleSpec, Verdict,
+    Acknowledgement, Fact, Fetch, Fetched, Identified, Normalised, Payload, PublishedKeys,
+    Rejection, Request, SampleRequest, SampleSpec, Verdict,
 };
 
 /// Reads an event's payload in common terms. Needs no secret.
@@ -22,16 +22,16 @@ pub trait Normalise: Send + Sync + Debug {
     fn normalise(&self, payload: &Payload<'_>) -> Normalised;
 
     /// Where the payload tells the object's *present* state and comes again whenever anything of the
-    /// object changes, a name for that state, unique within the source, e.g. `payment:123:COMPLETED`.
-    /// Several events may tell the same state; it is a fact once.
-    fn state(&self, _payload: &Payload<'_>) -> Option<String> {
-        None
+    /// object changes, the facts that this state proves, as [`Fetched::facts`]. Several events may tell the
+    /// same fact; it is one once. Empty, which costs nothing, where each event is a fact of its own.
+    fn facts(&self, _payload: &Payload<'_>) -> Vec<Fact> {
+        Vec::new()
     }
 
-    /// Whether the event, by itself or with what is fetched, tells a state that others may tell too: all such
+    /// Whether the event, by itself or with what is fetched, tells facts that others may tell too: all such
     /// events of one object have to be looked at together.
     fn tells_state(&self, payload: &Payload<'_>) -> bool {
-        self.state(payload).is_some()
+        !self.facts(payload).is_empty()
     }
 
     /// What to fetch from the provider's API ([`crate::ProviderInfo::api`]) to complete the event, or to
@@ -43,7 +43,7 @@ pub trait Normalise: Send + Sync + Debug {
     /// The event with the API's answer to [`Normalise::fetch`]. Never fails either: what the answer does
     /// not tell stays as the payload has it.
     fn fetched(&self, payload: &Payload<'_>, _answer: &[u8]) -> Fetched {
-        Fetched { normalised: self.normalise(payload), state: None }
+        Fetched::alone(self.normalise(payload))
     }
 
     /// Whether events of this source prove nothing until fetched: a source whose requests are not

@@ -137,7 +137,7 @@ impl Endpoint {
                 return Err(Failure::transient("hydrate_incomplete", text));
             }
             normalise::apply(event, fetched.normalised);
-            done.state = fetched.state;
+            (done.facts, done.bare) = (fetched.facts, fetched.bare);
         }
         event.hydrated = Some(answer);
         Ok(done)

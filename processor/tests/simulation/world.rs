@@ -18,6 +18,7 @@ use sluice_processor::{
     rules::Rules,
     step::{Done, Step},
 };
+use sluice_providers::Fact;
 use sluice_schemas::*;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -333,12 +334,11 @@ impl Workload for World {
                 Failure::transient("later", "transient")
             })
         } else {
-            let mut event = work.0.clone();
+            let event = work.0.clone();
             let state = state_of(&event.event_key);
-            if state.is_some() {
-                FACT.clone_into(&mut event.kind);
-            }
-            Ok((event, Done { state, ..Done::default() }))
+            let fact =
+                |state| Fact { state, kind: FACT.to_owned(), amount_minor: None, since_ms: None };
+            Ok((event, Done { facts: state.map(fact).into_iter().collect(), ..Done::default() }))
         }))
     }
 

@@ -10,7 +10,11 @@
 //! The body is not signed. What is fetched, and counts as the object, is therefore the `data.id` of the
 //! query, whatever the body says; the body's is taken only where the query has none. Event ID (`id`), type
 //! (`action`, else `type`), time, seller and mode are the body's, and no better than it; money comes from
-//! the API alone, where each state of a payment is one fact.
+//! the API alone, where each thing that became of a payment is one fact.
+//!
+//! In notifications of merchant orders (`topic_merchant_order_wh`) the body's `id` is that of the order, in
+//! alerts about fraud (`stop_delivery_op_wh`) that of the payment, and in the dashboard's simulations that of
+//! the object: all notifications of one object have it. Those are notices: each delivery is an event.
 //!
 //! IPN (`?topic=…&id=…`) and notices of QR codes are not signed at all: they are refused unless
 //! `settings.accept_unsigned` is true, and then are notices to fetch by. Only payments and merchant orders
@@ -40,7 +44,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     summary: "Mercado Pago webhooks (fetched back), and IPN and QR notices where accepted",
     secret: "the application's secret signature; in Your integrations → the application → Webhooks → Configure notifications → Secret signature",
     scheme: "`x-signature: ts=…,v1=…`: HMAC-SHA-256 in hex over `id:<data.id>;request-id:<x-request-id>;ts:<ts>;`, `data.id` being that of the query in lower case. The body is not signed",
-    identity: "`id` of the body; the type is `action`, else `type`; the object is the signed `data.id` of the query; the tenant is `user_id`. Unsigned notices: topic and ID, and each delivery counts",
+    identity: "`id` of the body; the type is `action`, else `type`; the object is the signed `data.id` of the query; the tenant is `user_id`. Unsigned notices: topic and ID. Of these, of merchant orders and of alerts about fraud, where `id` is the object's, each delivery counts",
     answer: "200 or 201 within 22 seconds (5 seconds when tried again); else tried again every 15 minutes, later at growing intervals",
     notes: &[
         "The body is not signed: amounts and status are those of the fetched payment, never the request's.",
@@ -49,9 +53,11 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "x-request-id is signed: proxies have to pass it on as it came.",
         "The age of `ts` is judged only roughly, by default within 7 days: attempts go on for 4 days and may carry the time of the first one. A notification that is sent again late does no harm: its body is not believed, the API is asked.",
         "Only the lower-cased `data.id` counts; a signature over the ID as written is refused where that differs.",
-        "The API tells the present state alone: of states that follow each other quickly some may never be seen.",
+        "The API tells the present state alone. That a payment has been approved, refunded and charged back is told each, however late it is fetched; of other states that follow each other quickly some may never be seen.",
+        "A mediation that the seller wins takes the payment back to `approved`, without a trace in it: it comes as `provider.payment.updated`, and there is no `dispute.won`. A second mediation of the same payment comes so too.",
+        "A refund is told by the total refunded: a further one is another fact, with the new total as its amount. A total that cannot be read exactly is told without an amount.",
         "IPN and QR notices are refused unless settings.accept_unsigned is true, and then only those of payments and merchant orders are taken.",
-        "Rows of type `payment` are states of the fetched payment; `refunds` stands for a refunded amount.",
+        "Rows of type `payment` are facts that the fetched payment proves.",
         "No list of addresses is published.",
     ],
     settings: &[SettingInfo {
@@ -160,10 +166,11 @@ impl<'a> Signature<'a> {
     }
 }
 
-/// Whether `id` can be an object's: nothing that could end its place in a manifest.
+/// Whether `id` can be an object's: nothing that could end its place in a manifest, and no step of a path.
 fn plain_id(id: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-    !id.is_empty() && id.len() <= MAX_OBJECT_ID_BYTES && id.bytes().all(plain)
+    let length = 1..=MAX_OBJECT_ID_BYTES;
+    length.contains(&id.len()) && id.bytes().all(plain) && id != "." && id != ".."
 }
 
 /// The parameters of the query that mean something; empty ones count as absent.
@@ -195,6 +202,11 @@ impl<'a> Query<'a> {
     }
 }
 
+/// The types of events whose `id` is not the notification's: a merchant order's own, and in an alert about fraud
+/// that of the payment.
+const MERCHANT_ORDERS: &str = "topic_merchant_order_wh";
+const FRAUD_ALERTS: &str = "stop_delivery_op_wh";
+
 /// What kind of object a type of event is about, as far as the API completes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Topic {
@@ -206,12 +218,12 @@ impl Topic {
     fn of(event_type: &str) -> Option<Self> {
         match event_type.split_once('.').map_or(event_type, |(family, _)| family) {
             "payment" => Some(Self::Payment),
-            "merchant_order" | "topic_merchant_order_wh" => Some(Self::MerchantOrder),
+            "merchant_order" | MERCHANT_ORDERS => Some(Self::MerchantOrder),
             _ => None,
         }
     }
 
-    fn fetch(self, id: &str) -> Fetch {
+    fn fetch(self, id: &str) -> Option<Fetch> {
         match self {
             Self::Payment => Fetch::of("/v1/payments/", id),
             Self::MerchantOrder => Fetch::of("/merchant_orders/", id),
@@ -252,6 +264,8 @@ struct Body {
     id: Option<String>,
     event_type: Option<String>,
     data_id: Option<String>,
+    /// The type has no ID of its own for a notification: `id` is the object's.
+    shared_id: bool,
     tenant: Option<String>,
     livemode: Option<bool>,
     occurred_at_ms: Option<i64>,
@@ -266,7 +280,9 @@ impl Body {
             ["id", "type", "action", "data", "user_id", "live_mode", "date_created", "api_version"],
         )?;
         let [data_id] = json::fields_of(data, ["id"]).unwrap_or_default();
-        let event_type = match (json::text(action), json::text(kind)) {
+        let kind = json::text(kind);
+        let shared_id = matches!(kind.as_deref(), Some(MERCHANT_ORDERS | FRAUD_ALERTS));
+        let event_type = match (json::text(action), kind) {
             // Some actions are bare verbs, which mean nothing without their type.
             (Some(action), Some(kind)) if !action.contains('.') => Some(format!("{kind}.{action}")),
             (action, kind) => action.or(kind),
@@ -275,11 +291,23 @@ impl Body {
             id: json::text_or_integer(id),
             event_type,
             data_id: json::text_or_integer(data_id).filter(|id| plain_id(id)),
+            shared_id,
             tenant: json::text_or_integer(user),
             livemode: json::boolean(live),
             occurred_at_ms: json::time_ms(created),
             version: json::text(version),
         })
+    }
+
+    /// The object that the body names, where the query does not.
+    fn object_id(&self) -> Option<String> {
+        let own = self.id.as_ref().filter(|id| self.shared_id && plain_id(id));
+        self.data_id.as_ref().or(own).cloned()
+    }
+
+    /// Whether `id` does not tell this notification from others about `object`.
+    fn is_notice(&self, object: &str) -> bool {
+        self.shared_id || self.id.as_deref() == Some(object)
     }
 }
 
@@ -287,10 +315,11 @@ impl Normalise for Reader {
     fn normalise(&self, payload: &Payload<'_>) -> Normalised {
         let unmapped = Normalised::unmapped(payload.event_type);
         let body = Body::parse(payload.body);
-        let data_id = body.as_ref().and_then(|body| body.data_id.clone());
-        let object_id = payload.object_id.map(str::to_owned).or(data_id);
+        let told = || body.as_ref().and_then(Body::object_id);
+        let object_id = payload.object_id.map(str::to_owned).or_else(told);
+        let fetch = Topic::of(payload.event_type).zip(object_id.as_deref());
         Normalised {
-            needs_hydration: object_id.is_some() && Topic::of(payload.event_type).is_some(),
+            needs_hydration: fetch.and_then(|(topic, id)| topic.fetch(id)).is_some(),
             object_id,
             occurred_at_ms: body.as_ref().and_then(|body| body.occurred_at_ms),
             livemode: body.as_ref().and_then(|body| body.livemode),
@@ -301,17 +330,24 @@ impl Normalise for Reader {
 
     fn fetch(&self, payload: &Payload<'_>) -> Option<Fetch> {
         let id = self.normalise(payload).object_id?;
-        Some(Topic::of(payload.event_type)?.fetch(&id))
+        Topic::of(payload.event_type)?.fetch(&id)
     }
 
     fn fetched(&self, payload: &Payload<'_>, answer: &[u8]) -> Fetched {
         let normalised = self.normalise(payload);
-        let told =
-            normalised.object_id.clone().and_then(|id| match Topic::of(payload.event_type)? {
-                Topic::Payment => mapping::payment(&id, answer, normalised.clone()),
-                Topic::MerchantOrder => mapping::merchant_order(&id, answer, normalised.clone()),
-            });
-        told.unwrap_or(Fetched { normalised, state: None })
+        let told = || {
+            let topic = Topic::of(payload.event_type)?;
+            let id = normalised.object_id.as_deref()?;
+            let fetched = match topic {
+                Topic::Payment => mapping::payment(id, answer, normalised.clone())?,
+                Topic::MerchantOrder => mapping::merchant_order(id, answer, normalised.clone())?,
+            };
+            // A topic instead of an action, or an ID that is the object's: all that it says is which object.
+            let bare = payload.event_type == topic.name()
+                || Body::parse(payload.body).is_some_and(|body| body.is_notice(id));
+            Some(Fetched { bare, ..fetched })
+        };
+        told().unwrap_or_else(|| Fetched::alone(normalised.clone()))
     }
 
     /// What is fetched is how the object stands now.
@@ -404,13 +440,18 @@ impl Provider for MercadoPago {
                 ..Identified::new(None, request.body, BodyPart::Whole)
             }];
         };
+        let object_id = signed_id.or_else(|| body.object_id());
+        let notice = object_id.as_deref().is_some_and(|object| body.is_notice(object));
+        // Without an object there would be nothing to tell such notifications apart by.
+        let event_id = body.id.filter(|_| notice || !body.shared_id);
         vec![Identified {
+            notice,
             event_type: body.event_type.unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),
-            object_id: signed_id.or(body.data_id),
+            object_id,
             tenant: body.tenant,
             livemode: body.livemode,
             occurred_at_ms: body.occurred_at_ms,
-            ..Identified::new(body.id, request.body, BodyPart::Whole)
+            ..Identified::new(event_id, request.body, BodyPart::Whole)
         }]
     }
 

@@ -1,35 +1,37 @@
 //! Which canonical kind Mollie's events are, and what its API tells of a payment.
 //!
 //! Payments are announced twice over: by classic notices that hold an ID alone, and by next-gen
-//! `payment.*` events. Both only cause the payment to be fetched, and what it *is* then counts, once for
-//! every state: rows of type `payment` (no event has that type) are those states. A payment that has
-//! been charged back or refunded keeps the status `paid`; `reversal` stands for what became of it, and a
-//! charge-back weighs more than a refund. Amounts of those rows are what was taken back in total.
+//! `payment.*` events. Both only cause the payment to be fetched, and the facts that it then *proves* count,
+//! each once: rows of type `payment` (no event has that type) are those facts. A payment keeps the status `paid`
+//! and its `paidAt` when it is refunded or charged back, so it proves all of that at the same time. Refunds and
+//! charge-backs are told by their total, which is also the amount: a further one is another fact. A total that
+//! cannot be read exactly is one too, without an amount.
+//!
+//! `authorizedAt` proves nothing here: it is also set where no notice has told of an authorization, and the
+//! one that tells of the payment would be used up by it.
 //!
 //! The other events announce one fact each. A payment link that is paid is `checkout.completed`: its
-//! payment speaks for the money.
+//! payment speaks for the money. A refund that is cancelled before it is paid out has failed.
 
 use serde_json::value::RawValue;
 
-use crate::Condition::{Absent, Is};
+use crate::Condition::Is;
 use crate::mapping::{row, row_when};
-use crate::{Condition, Fetched, Mapping, Normalised, json, mapping, money};
+use crate::money::{self, Something};
+use crate::{Fact, Fetched, Mapping, Normalised, json, mapping};
 
 const AMOUNT: &[&str] = &["amount"];
+const REFUNDED: &str = "amountRefunded";
+const CHARGED_BACK: &str = "amountChargedBack";
 
-/// The type under which the states of a fetched payment stand in the table.
+/// The type under which the facts of a fetched payment stand in the table.
 const PAYMENT: &str = "payment";
 
 pub(super) const MAPPINGS: &[Mapping] = &[
-    row_when(PAYMENT, &[Is("reversal", "charged back")], "dispute.opened", &["amountChargedBack"]),
-    row_when(PAYMENT, &[Is("reversal", "refunded")], "payment.refunded", &["amountRefunded"]),
-    row_when(
-        PAYMENT,
-        &[Is("reversal", "partially refunded")],
-        "payment.partially_refunded",
-        &["amountRefunded"],
-    ),
-    row_when(PAYMENT, &[Is("status", "paid"), Absent("reversal")], "payment.succeeded", AMOUNT),
+    row_when(PAYMENT, &[Is("status", "paid")], "payment.succeeded", AMOUNT),
+    row_when(PAYMENT, &[Is(REFUNDED, "all")], "payment.refunded", &[REFUNDED]),
+    row_when(PAYMENT, &[Is(REFUNDED, "a part")], "payment.partially_refunded", &[REFUNDED]),
+    row_when(PAYMENT, &[Is(CHARGED_BACK, "anything")], "dispute.opened", &[CHARGED_BACK]),
     row_when(PAYMENT, &[Is("status", "open")], "payment.created", AMOUNT),
     row_when(PAYMENT, &[Is("status", "pending")], "payment.pending", AMOUNT),
     row_when(PAYMENT, &[Is("status", "authorized")], "payment.authorized", AMOUNT),
@@ -39,6 +41,7 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row("payment-link.paid", "checkout.completed", AMOUNT),
     row("refund.refunded", "refund.succeeded", AMOUNT),
     row("refund.failed", "refund.failed", AMOUNT),
+    row("refund.canceled", "refund.failed", AMOUNT),
     row("payout.initiated", "payout.created", AMOUNT),
     row("payout.completed", "payout.paid", AMOUNT),
     row("payout.failed", "payout.failed", AMOUNT),
@@ -68,11 +71,19 @@ impl Money {
             currency,
         }
     }
-
-    fn is_something(&self) -> bool {
-        self.minor.is_some_and(|minor| minor > 0)
-    }
 }
+
+/// A total in the same form, where it is more than nothing.
+fn something(total: Option<&RawValue>) -> Option<Something<'_>> {
+    let [value, currency] = json::fields_of(total, ["value", "currency"]).unwrap_or_default();
+    // What has not the form of an amount is not nothing either.
+    let spelled = value.filter(|value| value.get() != "null").or(total);
+    Something::of(spelled, json::currency(currency).as_deref())
+}
+
+/// When a payment reached its status: where each status has its time.
+const TIMES: [&str; 6] =
+    ["paidAt", "authorizedAt", "canceledAt", "expiredAt", "failedAt", "createdAt"];
 
 /// A resource of Mollie's API: a payment, or what an event embeds.
 pub(super) struct Entity<'a> {
@@ -81,12 +92,12 @@ pub(super) struct Entity<'a> {
     status: Option<String>,
     amount: Money,
     total: Money,
-    refunded: Money,
-    charged_back: Money,
+    refunded: Option<Something<'a>>,
+    charged_back: Option<Something<'a>>,
     metadata: Option<&'a RawValue>,
     customer: Option<String>,
     mode: Option<String>,
-    changed_at_ms: Option<i64>,
+    times: json::Object<'a, { TIMES.len() }>,
     payment_id: Option<String>,
 }
 
@@ -113,17 +124,13 @@ impl<'a> Entity<'a> {
                 "status",
                 "amount",
                 "totalAmount",
-                "amountRefunded",
-                "amountChargedBack",
+                REFUNDED,
+                CHARGED_BACK,
                 "metadata",
                 "customerId",
                 "mode",
                 "paymentId",
             ],
-        )?;
-        let times = json::fields(
-            text,
-            ["paidAt", "authorizedAt", "canceledAt", "expiredAt", "failedAt", "createdAt"],
         )?;
         Some(Self {
             id: json::text(id),
@@ -131,12 +138,12 @@ impl<'a> Entity<'a> {
             status: json::text(status),
             amount: Money::parse(amount),
             total: Money::parse(total),
-            refunded: Money::parse(refunded),
-            charged_back: Money::parse(charged_back),
+            refunded: something(refunded),
+            charged_back: something(charged_back),
             metadata,
             customer: json::text(customer),
             mode: json::text(mode),
-            changed_at_ms: times.into_iter().find_map(json::time_ms),
+            times: json::Object::parse(text, TIMES)?,
             payment_id: json::text(payment),
         })
     }
@@ -151,23 +158,58 @@ impl<'a> Entity<'a> {
         self.mode.as_deref().map(|mode| mode == "live")
     }
 
-    /// What became of a payment that had been paid.
-    fn reversal(&self) -> Option<&'static str> {
-        if self.charged_back.is_something() {
-            Some("charged back")
-        } else if !self.refunded.is_something() {
-            None
-        } else if self.refunded.minor >= self.amount.minor {
-            Some("refunded")
-        } else {
-            Some("partially refunded")
-        }
+    /// When it reached a status, as far as Mollie tells.
+    fn since_ms(&self, status: &str) -> Option<i64> {
+        let time = match status {
+            "paid" => "paidAt",
+            "authorized" => "authorizedAt",
+            "canceled" => "canceledAt",
+            "expired" => "expiredAt",
+            "failed" => "failedAt",
+            "open" => "createdAt",
+            _ => return None,
+        };
+        json::time_ms(self.times.get(time))
+    }
+
+    /// What a payment proves, in order. `unmapped` is the kind of what has no row.
+    fn facts(&self, id: &str, status: &str, unmapped: &str) -> Vec<Fact> {
+        let fact = |field: &str, value: &str, name: &str, amount_minor| {
+            let row = mapping::find(
+                MAPPINGS,
+                PAYMENT,
+                |condition| matches!(condition, Is(of, is) if *of == field && *is == value),
+            );
+            Fact {
+                state: format!("{PAYMENT}:{id}:{name}"),
+                kind: row.map_or(unmapped, |row| row.kind).to_owned(),
+                amount_minor,
+                since_ms: (field == "status").then(|| self.since_ms(value)).flatten(),
+            }
+        };
+        let of_status = |status: &str| fact("status", status, status, self.amount.minor);
+        let paid = status == "paid" || self.since_ms("paid").is_some();
+        let refunded = self.refunded.map(|total| {
+            let all = total.minor.zip(self.amount.minor).is_some_and(|(total, all)| total >= all);
+            let share = if all { "all" } else { "a part" };
+            fact(REFUNDED, share, &format!("refunded:{total}"), total.minor)
+        });
+        let charged_back = self.charged_back.map(|total| {
+            fact(CHARGED_BACK, "anything", &format!("charged-back:{total}"), total.minor)
+        });
+        [
+            paid.then(|| of_status("paid")),
+            (status != "paid").then(|| of_status(status)),
+            refunded,
+            charged_back,
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
     }
 
     fn money(&self, field: &str) -> &Money {
         match field {
-            "amountChargedBack" => &self.charged_back,
-            "amountRefunded" => &self.refunded,
             "totalAmount" => &self.total,
             _ => &self.amount,
         }
@@ -178,15 +220,6 @@ impl<'a> Entity<'a> {
         let [order, order_camel] =
             json::fields_of(self.metadata, ["order_id", "orderId"]).unwrap_or_default();
         [order, order_camel, self.metadata].into_iter().find_map(json::text_or_integer)
-    }
-
-    fn meets(&self, condition: &Condition) -> bool {
-        match condition {
-            Is("reversal", value) => self.reversal() == Some(value),
-            Absent("reversal") => self.reversal().is_none(),
-            Is("status", value) => self.status.as_deref() == Some(value),
-            _ => false,
-        }
     }
 
     /// Fills in what the resource tells; the kind and the object stay.
@@ -208,25 +241,19 @@ impl<'a> Entity<'a> {
     /// What a fetched payment is at present; `None` when it is no payment, or not the one asked for.
     pub(super) fn as_payment(&self, id: &str, event: Normalised) -> Option<Fetched> {
         let status = self.status.as_deref()?;
-        if self.resource.as_deref() != Some("payment") || self.id.as_deref() != Some(id) {
+        if self.resource.as_deref() != Some(PAYMENT) || self.id.as_deref() != Some(id) {
             return None;
         }
-        let mapping = mapping::find(MAPPINGS, PAYMENT, |condition| self.meets(condition));
-        let mut state = format!("payment:{id}:{status}");
-        for (name, money) in [("refunded", &self.refunded), ("charged-back", &self.charged_back)] {
-            if let Some(minor) = money.minor.filter(|minor| *minor > 0) {
-                state.push_str(&format!(":{name} {minor}"));
-            }
-        }
-        let described = self.describe(event, mapping.map_or(AMOUNT, |mapping| mapping.amount));
-        let kind = mapping.map_or(described.kind, |mapping| mapping.kind.to_owned());
-        // The payment has no time for what was taken back from it.
-        let occurred = self.reversal().is_none().then_some(self.changed_at_ms).flatten();
-        let occurred_at_ms = occurred.or(described.occurred_at_ms);
-        Some(Fetched {
-            normalised: Normalised { kind, occurred_at_ms, ..described },
-            state: Some(state),
-        })
+        let facts = self.facts(id, status, &event.kind);
+        let last = facts.last()?;
+        let described = self.describe(event, AMOUNT);
+        let normalised = Normalised {
+            kind: last.kind.clone(),
+            amount_minor: last.amount_minor,
+            occurred_at_ms: last.since_ms.or(described.occurred_at_ms),
+            ..described
+        };
+        Some(Fetched { normalised, facts, bare: false })
     }
 
     /// What a fetched order is at present. It has no canonical kind: its payments speak for it.
@@ -235,7 +262,13 @@ impl<'a> Entity<'a> {
         if self.resource.as_deref() != Some("order") || self.id.as_deref() != Some(id) {
             return None;
         }
-        let state = format!("order:{id}:{status}");
-        Some(Fetched { normalised: self.describe(event, AMOUNT), state: Some(state) })
+        let normalised = self.describe(event, AMOUNT);
+        let fact = Fact {
+            state: format!("order:{id}:{status}"),
+            kind: normalised.kind.clone(),
+            amount_minor: normalised.amount_minor,
+            since_ms: self.since_ms(status),
+        };
+        Some(Fetched { normalised, facts: vec![fact], bare: false })
     }
 }

@@ -43,9 +43,11 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     answer: "200 within 15 seconds, also to notices of unknown IDs; else tried again, 10 times within 26 hours",
     notes: &[
         "Classic notices prove nothing: they are refused unless settings.accept_unsigned is true, and then count only as what the payment is when it is fetched.",
-        "A notice tells no change, and the API tells the present state alone: of states that follow each other quickly some may never be seen.",
-        "Payments are always fetched, also for signed `payment.*` events: a state that a notice and an event report is one fact.",
-        "Rows of type `payment` are states of the fetched payment; `reversal` is what was charged back or refunded.",
+        "A notice tells no change, and the API tells the present state alone. That a payment has been paid, refunded and charged back is told each, however late it is fetched; of other states that follow each other quickly some may never be seen.",
+        "Payments are always fetched, also for signed `payment.*` events: a fact that a notice and an event report is one.",
+        "Rows of type `payment` are facts that the fetched payment proves. Refunds and charge-backs are told by their total: a further refund is another fact, with the new total as its amount.",
+        "A charge-back that is taken back lowers the total, which no row takes for `dispute.won`; a refund that fails or is cancelled is told by its own event.",
+        "A total that cannot be read exactly is told without an amount.",
         "Signatures joined into one header line are refused.",
         "No time is signed: a captured request stays valid, and is told apart by its event ID alone.",
         "Addresses are published at https://ip-ranges.mollie.com/ips.txt, but Mollie advises against admitting by address, so none is built in.",
@@ -207,9 +209,9 @@ impl<'a> Event<'a> {
         let event_type = self.event_type.as_deref()?;
         let (family, _) = event_type.split_once('.')?;
         match family {
-            "payment" if id.starts_with("tr_") => Some(Fetch::of("/v2/payments/", id)),
-            "payment-link" if self.entity.is_none() => Some(Fetch::of("/v2/payment-links/", id)),
-            "sales-invoice" if self.entity.is_none() => Some(Fetch::of("/v2/sales-invoices/", id)),
+            "payment" if id.starts_with("tr_") => Fetch::of("/v2/payments/", id),
+            "payment-link" if self.entity.is_none() => Fetch::of("/v2/payment-links/", id),
+            "sales-invoice" if self.entity.is_none() => Fetch::of("/v2/sales-invoices/", id),
             _ => None,
         }
     }
@@ -250,8 +252,8 @@ impl Normalise for Reader {
 
     fn fetch(&self, payload: &Payload<'_>) -> Option<Fetch> {
         match notice(payload.body) {
-            Some((id, "order")) => Some(Fetch::of("/v2/orders/", &id)),
-            Some((id, _)) => Some(Fetch::of("/v2/payments/", &id)),
+            Some((id, "order")) => Fetch::of("/v2/orders/", &id),
+            Some((id, _)) => Fetch::of("/v2/payments/", &id),
             None => Event::parse(payload.body)?.fetch(),
         }
     }
@@ -261,10 +263,11 @@ impl Normalise for Reader {
         let told = || {
             let entity = Entity::parse(answer)?;
             if let Some((id, event_type)) = notice(payload.body) {
-                return match event_type {
+                let told = match event_type {
                     "order" => entity.as_order(&id, normalised.clone()),
                     _ => entity.as_payment(&id, normalised.clone()),
                 };
+                return told.map(|fetched| Fetched { bare: true, ..fetched });
             }
             let event = Event::parse(payload.body)?;
             let id = event.entity_id.as_deref()?;
@@ -275,9 +278,9 @@ impl Normalise for Reader {
             let row = event.event_type.as_deref().and_then(mapping::of_event);
             let amounts = row.map_or(&["amount"][..], |row| row.amount);
             let described = entity.describe(normalised.clone(), amounts);
-            Some(Fetched { normalised: described, state: None })
+            Some(Fetched::alone(described))
         };
-        told().unwrap_or(Fetched { normalised: normalised.clone(), state: None })
+        told().unwrap_or_else(|| Fetched::alone(normalised.clone()))
     }
 
     /// What is fetched is how the object stands now.

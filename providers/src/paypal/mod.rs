@@ -327,7 +327,7 @@ impl Normalise for Reader {
         // An event without an ID of its own cannot be asked for.
         let [id] = crate::json::fields(payload.body, ["id"])?;
         let id = crate::json::text(id).filter(|id| id == payload.event_id && is_event_id(id))?;
-        Some(Fetch::of("/v1/notifications/webhooks-events/", &id))
+        Fetch::of("/v1/notifications/webhooks-events/", &id)
     }
 
     /// The event as PayPal itself tells it; the body, which only a checksum binds, has no say.
@@ -343,7 +343,7 @@ impl Normalise for Reader {
                 ..Normalised::unmapped(payload.event_type)
             },
         };
-        Fetched { normalised, state: None }
+        Fetched::alone(normalised)
     }
 }
 

@@ -46,6 +46,11 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row("subscription.updated", "subscription.updated", &[]),
 ];
 
+/// Whether events of this type come again for every change of their object, and tell its present state.
+pub(super) fn tells_state(event_type: &str) -> bool {
+    matches!(event_type, "payment.updated" | "refund.updated" | "invoice.payment_made")
+}
+
 /// The first row that holds for the event.
 pub(super) fn find(event_type: &str, object: &Object<'_>) -> Option<&'static Mapping> {
     mapping::find(MAPPINGS, event_type, |condition| mapping::meets(&object.0, condition))
@@ -80,15 +85,11 @@ impl<'a> Object<'a> {
         self.text(&["payment_id", "disputed_payment.payment_id", "id", "dispute_id"])
     }
 
-    /// The state that an update tells: kind of object, ID and status.
+    /// The state that an event for which [`tells_state`] holds tells: kind of object, ID and status.
     pub(super) fn state(&self, event_type: &str) -> Option<String> {
-        let (object, change) = event_type.split_once('.')?;
-        let updated = matches!(
-            (object, change),
-            ("payment" | "refund", "updated") | ("invoice", "payment_made")
-        );
+        let (object, _) = event_type.split_once('.')?;
         let (id, status) = (self.text(&["id"])?, self.text(&["status"])?);
-        updated.then(|| format!("{object}:{id}:{status}"))
+        Some(format!("{object}:{id}:{status}"))
     }
 
     /// The first of these texts that is there.

@@ -18,8 +18,8 @@ use crate::registry::{ProviderInfo, SettingInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
-    Rejection, Request, SampleRequest, SampleSpec, Verdict, header, json,
+    BodyPart, BuildError, Fact, Identified, Normalise, Normalised, Payload, Provider,
+    PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, Verdict, header, json,
 };
 use mapping::Object;
 
@@ -130,36 +130,49 @@ impl<'a> Event<'a> {
             event_type,
         })
     }
-}
 
-impl Normalise for Reader {
-    fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        let Some(event) = Event::parse(payload.body) else {
-            return Normalised::unmapped(payload.event_type);
-        };
-        let event_type = event.event_type.as_deref().unwrap_or(payload.event_type);
+    fn normalise(self, payload: &Payload<'_>) -> Normalised {
+        let event_type = self.event_type.as_deref().unwrap_or(payload.event_type);
         let mut normalised = Normalised::unmapped(event_type);
-        let mapping = mapping::find(event_type, &event.object);
+        let mapping = mapping::find(event_type, &self.object);
         if let Some(mapping) = mapping {
             mapping.kind.clone_into(&mut normalised.kind);
         }
         let amounts = mapping.map_or(mapping::PAID, |mapping| mapping.amount);
-        let (amount_minor, currency) = event.object.money(amounts);
+        let (amount_minor, currency) = self.object.money(amounts);
         Normalised {
-            object_id: event.object_id,
+            object_id: self.object_id,
             amount_minor,
             currency,
-            status: event.object.text(&["status", "state"]),
-            customer: event.object.text(&["customer_id", "primary_recipient.customer_id"]),
-            reference: event.object.text(&["reference_id", "invoice_number"]),
-            occurred_at_ms: event.occurred_at_ms,
+            status: self.object.text(&["status", "state"]),
+            customer: self.object.text(&["customer_id", "primary_recipient.customer_id"]),
+            reference: self.object.text(&["reference_id", "invoice_number"]),
+            occurred_at_ms: self.occurred_at_ms,
             ..normalised
         }
     }
+}
 
-    fn state(&self, payload: &Payload<'_>) -> Option<String> {
-        let event = Event::parse(payload.body)?;
-        event.object.state(event.event_type.as_deref().unwrap_or(payload.event_type))
+impl Normalise for Reader {
+    fn normalise(&self, payload: &Payload<'_>) -> Normalised {
+        match Event::parse(payload.body) {
+            Some(event) => event.normalise(payload),
+            None => Normalised::unmapped(payload.event_type),
+        }
+    }
+
+    fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        // Most events tell no state, and need not be read to know it.
+        if !mapping::tells_state(payload.event_type) {
+            return Vec::new();
+        }
+        let fact = || {
+            let event = Event::parse(payload.body)?;
+            let state = event.object.state(payload.event_type)?;
+            let Normalised { kind, amount_minor, .. } = event.normalise(payload);
+            Some(Fact { state, kind, amount_minor, since_ms: None })
+        };
+        fact().into_iter().collect()
     }
 }
 

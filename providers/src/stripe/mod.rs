@@ -237,7 +237,7 @@ impl Normalise for Reader {
 
     fn fetch(&self, payload: &Payload<'_>) -> Option<Fetch> {
         let event = Event::parse(payload.body).filter(|event| event.thin)?;
-        Some(Fetch::of("/v2/core/events/", event.id.as_deref()?))
+        Fetch::of("/v2/core/events/", event.id.as_deref()?)
     }
 
     fn fetched(&self, payload: &Payload<'_>, answer: &[u8]) -> Fetched {
@@ -251,7 +251,7 @@ impl Normalise for Reader {
             None => normalised,
         };
         // The answer is the event itself, which is told apart by its own ID.
-        Fetched { normalised, state: None }
+        Fetched::alone(normalised)
     }
 }
 

@@ -17,8 +17,8 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sluice_providers::{
-    Credentials, Fetched, Identified, NoKeys, Normalise, Payload, Rejection, Request, SampleSpec,
-    Secret, Source, SourceSpec, Verdict, build, known_providers, normaliser,
+    Credentials, Fact, Fetched, Identified, NoKeys, Normalise, Payload, Rejection, Request,
+    SampleSpec, Secret, Source, SourceSpec, Verdict, build, known_providers, normaliser,
 };
 
 fn accepting() -> Value {
@@ -68,6 +68,30 @@ fn payload<'a>(event_type: &'a str, object_id: Option<&'a str>, body: &'a str) -
 
 fn path(provider: &str, payload: &Payload<'_>) -> Option<String> {
     reader(provider).fetch(payload).map(|fetch| fetch.path)
+}
+
+/// The facts of an answer: what follows the object's name, kind and amount, and the time where there is one.
+fn facts(fetched: &Fetched, object: &str) -> Vec<String> {
+    assert!(fetched.facts.len() <= Fact::MAX);
+    if let Some(last) = fetched.facts.last() {
+        let normalised = &fetched.normalised;
+        assert_eq!((&last.kind, last.amount_minor), (&normalised.kind, normalised.amount_minor));
+    }
+    let told = |fact: &Fact| {
+        let name = fact.state.strip_prefix(object).unwrap().strip_prefix(':').unwrap();
+        let amount = fact.amount_minor.map_or("-".to_owned(), |minor| minor.to_string());
+        let since = fact.since_ms.map_or(String::new(), |since| format!(" {}", since - NOW_MS));
+        format!("{name} {} {amount}{since}", fact.kind)
+    };
+    fetched.facts.iter().map(told).collect()
+}
+
+/// The first fact of an answer that has not been told yet is told with a notification.
+fn tell(told: &mut Vec<Fact>, fetched: Fetched) -> Option<(String, Option<i64>)> {
+    let new = |fact: &Fact| told.iter().all(|other| other.state != fact.state);
+    let fact = fetched.facts.into_iter().find(new)?;
+    told.push(fact.clone());
+    Some((fact.kind, fact.amount_minor))
 }
 
 /// Every row of a provider's table has been met.

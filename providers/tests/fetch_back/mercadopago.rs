@@ -55,6 +55,11 @@ fn mercadopago_manifests() {
         }),
         "malformed"
     );
+    // Steps of a path are no IDs, even where they are signed.
+    for (id, expected) in [("..", "malformed"), (".", "malformed"), ("...", "mercadopago-v1")] {
+        let step = mp_headers(&format!("id:{id};ts:{MP_SECONDS};"), MP_SECONDS, "");
+        assert_eq!(check(&format!("/webhooks/shop?data.id={id}"), &step), expected, "{id}");
+    }
     let moved = mp_headers(&full, MP_SECONDS, "r-1;ts:1");
     assert_eq!(check(url, &moved), "malformed");
     // IDs are signed in lower case.
@@ -216,6 +221,7 @@ fn mercadopago_unsigned_notices_are_taken_only_where_accepted() {
                 "merchant_order:9",
             ),
             ("/webhooks/shop?data.id=123456&type=payment", MP_BODY, "payment:123456"),
+            ("/webhooks/shop?topic=payment&id=1..2", "", "payment:1..2"),
         ] {
             let verdict = verify(&source, url, &none, body).unwrap();
             assert_eq!(
@@ -236,6 +242,10 @@ fn mercadopago_unsigned_notices_are_taken_only_where_accepted() {
             ("/webhooks/shop?topic=payment&id=", ""),
             ("/webhooks/shop?topic=payment&id=1&id=2", ""),
             ("/webhooks/shop?topic=payment&id=..%2Fusers%2Fme", ""),
+            ("/webhooks/shop?topic=payment&id=.", ""),
+            ("/webhooks/shop?topic=payment&id=..", ""),
+            ("/webhooks/shop?topic=merchant_order&id=%2E%2E", ""),
+            ("/webhooks/shop?data.id=..&type=payment", MP_BODY),
             ("/webhooks/shop?topic=chargebacks&id=1", ""),
             ("/webhooks/shop?data.id=1", "{}"),
         ] {
@@ -266,59 +276,97 @@ fn mercadopago_payments_are_what_the_api_says() {
     let stored = payload("payment.updated", Some("123"), MP_BODY);
     let fetched = |answer: &str| reader("mercadopago").fetched(&stored, answer.as_bytes());
     let mut met = HashSet::new();
-    for (status, detail, refunded, kind, amount, state) in [
-        ("pending", "x", "0", "payment.pending", 5880, "payment:123:pending"),
-        ("in_process", "x", "0", "payment.pending", 5880, "payment:123:in_process"),
-        ("authorized", "x", "0", "payment.authorized", 5880, "payment:123:authorized"),
-        ("approved", "accredited", "0", "payment.succeeded", 5880, "payment:123:approved"),
+    let approved = r#","date_approved":"2025-12-31T21:00:01.000-03:00""#;
+    for (status, detail, refunded, more, expected) in [
+        ("pending", "x", "0", "", &["pending payment.pending 5880"][..]),
+        ("in_process", "x", "0", "", &["in_process payment.pending 5880"]),
+        ("authorized", "x", "0", "", &["authorized payment.authorized 5880"]),
+        ("approved", "accredited", "0", "", &["approved payment.succeeded 5880"]),
+        ("approved", "accredited", "null", approved, &["approved payment.succeeded 5880 1000"]),
         (
             "approved",
             "partially_refunded",
             "8.8",
-            "payment.partially_refunded",
-            880,
-            "payment:123:approved:refunded 880",
+            r#","refunds":[{"date_created":"2025-12-31T21:00:02.000-03:00"},{"date_created":"2025-12-31T21:00:09.000-03:00"},{"date_created":"2025-12-31T21:00:03.000-03:00"},1]"#,
+            &[
+                "approved payment.succeeded 5880",
+                "refunded:880 payment.partially_refunded 880 9000",
+            ],
+        ),
+        // What cannot be read exactly is not nothing.
+        (
+            "approved",
+            "partially_refunded",
+            "30.299999999999997",
+            "",
+            &[
+                "approved payment.succeeded 5880",
+                "refunded:30.299999999999997 payment.partially_refunded -",
+            ],
         ),
         (
             "refunded",
             "refunded",
             "58.80",
-            "payment.refunded",
-            5880,
-            "payment:123:refunded:refunded 5880",
+            approved,
+            &["approved payment.succeeded 5880 1000", "refunded:5880 payment.refunded 5880"],
         ),
-        ("rejected", "cc_rejected", "0", "payment.failed", 5880, "payment:123:rejected"),
-        ("cancelled", "expired", "0", "payment.cancelled", 5880, "payment:123:cancelled"),
-        ("in_mediation", "x", "0", "dispute.opened", 5880, "payment:123:in_mediation"),
+        ("refunded", "refunded", "58.80", "", &["refunded:5880 payment.refunded 5880"]),
+        (
+            "refunded",
+            "refunded",
+            "58.799999999999997",
+            approved,
+            &[
+                "approved payment.succeeded 5880 1000",
+                "refunded:58.799999999999997 payment.refunded -",
+            ],
+        ),
+        ("refunded", "refunded", "0", "", &["refunded:all payment.refunded -"]),
+        ("rejected", "cc_rejected", "0", "", &["rejected payment.failed 5880"]),
+        ("cancelled", "expired", "0", "", &["cancelled payment.cancelled 5880"]),
+        ("in_mediation", "x", "0", "", &["in_mediation dispute.opened 5880"]),
+        (
+            "in_mediation",
+            "x",
+            "8.8",
+            approved,
+            &[
+                "approved payment.succeeded 5880 1000",
+                "refunded:880 payment.partially_refunded 880",
+                "in_mediation dispute.opened 5880",
+            ],
+        ),
         (
             "charged_back",
             "in_process",
             "0",
-            "dispute.updated",
-            5880,
-            "payment:123:charged_back:in_process",
+            approved,
+            &[
+                "approved payment.succeeded 5880 1000",
+                "charged_back:in_process dispute.opened 5880",
+            ],
         ),
-        ("charged_back", "settled", "0", "dispute.lost", 5880, "payment:123:charged_back:settled"),
+        ("charged_back", "settled", "0", "", &["charged_back:settled dispute.lost 5880"]),
+        ("charged_back", "reimbursed", "0", "", &["charged_back:reimbursed dispute.won 5880"]),
+        ("charged_back", "brand_new", "0", "", &["charged_back:brand_new dispute.updated 5880"]),
+        ("charged_back", "", "0", "", &["charged_back dispute.updated 5880"]),
+        ("brand_new", "x", "0", "", &["brand_new provider.payment.updated 5880"]),
         (
-            "charged_back",
-            "reimbursed",
+            "brand_new",
+            "x",
             "0",
-            "dispute.won",
-            5880,
-            "payment:123:charged_back:reimbursed",
+            approved,
+            &["approved payment.succeeded 5880 1000", "brand_new provider.payment.updated 5880"],
         ),
-        ("brand_new", "x", "0", "provider.payment.updated", 5880, "payment:123:brand_new"),
     ] {
         let answer = format!(
-            r#"{{"id":123,"status":"{status}","status_detail":"{detail}","transaction_amount":58.8,"transaction_amount_refunded":{refunded},"currency_id":"BRL","external_reference":"ORD-1","payer":{{"id":"305796397"}},"live_mode":false,"date_last_updated":"2025-12-31T21:00:00.000-03:00","date_created":"2018-03-05T10:07:15.000-04:00"}}"#
+            r#"{{"id":123,"status":"{status}","status_detail":"{detail}","transaction_amount":58.8,"transaction_amount_refunded":{refunded},"currency_id":"BRL","external_reference":"ORD-1","payer":{{"id":"305796397"}},"live_mode":false,"date_last_updated":"2025-12-31T21:00:00.000-03:00","date_created":"2018-03-05T10:07:15.000-04:00"{more}}}"#
         );
-        let Fetched { normalised, state: told } = fetched(&answer);
-        assert_eq!(
-            (normalised.kind.as_str(), normalised.amount_minor),
-            (kind, Some(amount)),
-            "{answer}"
-        );
-        assert_eq!(told.as_deref(), Some(state));
+        let told = fetched(&answer);
+        assert_eq!(facts(&told, "payment:123"), expected, "{answer}");
+        assert!(!told.bare, "it has an ID of its own");
+        let Fetched { normalised, facts, .. } = told;
         assert_eq!(
             (normalised.status.as_deref(), normalised.currency.as_deref()),
             (Some(status), Some("BRL"))
@@ -330,7 +378,7 @@ fn mercadopago_payments_are_what_the_api_says() {
         assert_eq!((normalised.occurred_at_ms, normalised.livemode), (Some(NOW_MS), Some(false)));
         assert_eq!(normalised.object_id.as_deref(), Some("123"));
         assert!(!normalised.needs_hydration);
-        met.insert(("payment".to_owned(), kind.to_owned()));
+        met.extend(facts.into_iter().map(|fact| ("payment".to_owned(), fact.kind)));
     }
     all_met("mercadopago", &met);
     for (amount, currency, minor) in [
@@ -355,17 +403,147 @@ fn mercadopago_payments_are_what_the_api_says() {
         "[]",
     ] {
         let told = fetched(answer);
-        assert_eq!(told.state, None, "{answer}");
+        assert!(told.facts.is_empty() && !told.bare, "{answer}");
         assert_eq!(told.normalised, reader("mercadopago").normalise(&stored));
     }
     let order = payload("merchant_order", Some("9"), "");
     let answer = r#"{"id":9,"status":"closed","order_status":"paid","external_reference":"ORD-1"}"#;
     let told = reader("mercadopago").fetched(&order, answer.as_bytes());
-    assert_eq!(
-        (told.normalised.kind.as_str(), told.normalised.reference.as_deref()),
-        ("provider.merchant_order", Some("ORD-1"))
+    assert_eq!(told.normalised.reference.as_deref(), Some("ORD-1"));
+    assert_eq!(facts(&told, "merchant_order:9"), ["paid provider.merchant_order -"]);
+    // It may come back to a status that it has had.
+    let answer = answer.replace('}', r#","last_updated":"2026-01-01T00:00:07Z"}"#);
+    let told = reader("mercadopago").fetched(&order, answer.as_bytes());
+    let expected = format!("paid:{} provider.merchant_order - 7000", NOW_MS + 7000);
+    assert_eq!(facts(&told, "merchant_order:9"), [expected]);
+}
+
+#[test]
+fn each_change_of_a_mercadopago_payment_is_told_once() {
+    let stored = payload("payment.updated", Some("123"), MP_BODY);
+    let fetched = |status: &str, detail: &str, refunded: &str, more: &str| {
+        let answer = format!(
+            r#"{{"id":123,"status":"{status}","status_detail":"{detail}","transaction_amount":100,"transaction_amount_refunded":{refunded},"currency_id":"BRL"{more}}}"#
+        );
+        reader("mercadopago").fetched(&stored, answer.as_bytes())
+    };
+    let approved = r#","date_approved":"2026-01-01T00:00:00Z""#;
+    let fact = |kind: &str, minor| Some((kind.to_owned(), minor));
+    // In time: each notification finds what has just changed.
+    let mut told = Vec::new();
+    for (status, detail, refunded, expected) in [
+        ("approved", "accredited", "0", fact("payment.succeeded", Some(10_000))),
+        ("approved", "x", "20", fact("payment.partially_refunded", Some(2_000))),
+        ("approved", "x", "50.299999999999997", fact("payment.partially_refunded", None)),
+        ("in_mediation", "x", "50.3", fact("payment.partially_refunded", Some(5_030))),
+        ("in_mediation", "x", "50.3", fact("dispute.opened", Some(10_000))),
+        // Nothing tells that the mediation has ended well.
+        ("approved", "x", "50.3", None),
+        ("charged_back", "in_process", "50.3", fact("dispute.opened", Some(10_000))),
+        ("charged_back", "settled", "50.3", fact("dispute.lost", Some(10_000))),
+        ("charged_back", "reimbursed", "50.3", fact("dispute.won", Some(10_000))),
+        ("charged_back", "reimbursed", "50.3", None),
+    ] {
+        let found = fetched(status, detail, refunded, approved);
+        assert_eq!(tell(&mut told, found), expected, "{status} {refunded}");
+    }
+    // Late: every notification finds the last state.
+    let mut told = Vec::new();
+    for expected in
+        [fact("payment.succeeded", Some(10_000)), fact("payment.refunded", Some(10_000)), None]
+    {
+        assert_eq!(tell(&mut told, fetched("refunded", "refunded", "100", approved)), expected);
+    }
+    // What was never approved has not succeeded, and a time alone does not say that it was.
+    let kinds = |status: &str, more: &str| -> Vec<String> {
+        fetched(status, "x", "0", more).facts.into_iter().map(|fact| fact.kind).collect()
+    };
+    for status in ["pending", "in_process", "authorized", "rejected", "cancelled"] {
+        let told = kinds(status, approved);
+        assert!(told.len() == 1 && told[0] != "payment.succeeded", "{status}: {told:?}");
+    }
+    let dispute = ["payment.succeeded", "dispute.opened"];
+    assert_eq!(kinds("in_mediation", approved), dispute);
+    assert_eq!(kinds("in_mediation", &format!(r#","captured":true{approved}"#)), dispute);
+    for unproven in ["", r#","date_approved":null"#, r#","date_approved":"soon""#] {
+        assert_eq!(kinds("in_mediation", unproven), dispute[1..]);
+    }
+    assert_eq!(kinds("in_mediation", &format!(r#","captured":false{approved}"#)), dispute[1..]);
+}
+
+#[test]
+fn mercadopago_notifications_without_an_id_of_their_own_count_each() {
+    let source = signed("mercadopago");
+    let none = HeaderMap::new();
+    let order = |action: &str, status: &str| {
+        json!({
+            "action": action, "application_id": "7910800073137785", "date_created": "2024-10-06T17:42:13.510-04:00",
+            "data": {"currency_id": "", "marketplace": "NONE", "status": status}, "id": "23603350837",
+            "live_mode": false, "status": status, "type": "topic_merchant_order_wh", "user_id": 2012037660, "version": 1,
+        })
+        .to_string()
+    };
+    let alert = r#"{"action":"Created","data":{"merchant_order":249940988000,"payment_id":58980959081},"id":"58980959081","type":"stop_delivery_op_wh"}"#;
+    let simulated =
+        r#"{"id":"123456","type":"payment","action":"payment.updated","data":{"id":"123456"}}"#;
+    for (url, body, event_type, object, path_of, notice) in [
+        (
+            URL,
+            order("create", "opened"),
+            "topic_merchant_order_wh.create",
+            "23603350837",
+            Some("/merchant_orders/23603350837"),
+            true,
+        ),
+        (
+            URL,
+            order("update", "closed"),
+            "topic_merchant_order_wh.update",
+            "23603350837",
+            Some("/merchant_orders/23603350837"),
+            true,
+        ),
+        // The query's is the signed one.
+        (
+            "/webhooks/shop?data.id=77",
+            order("update", "closed"),
+            "topic_merchant_order_wh.update",
+            "77",
+            Some("/merchant_orders/77"),
+            true,
+        ),
+        (URL, alert.to_owned(), "stop_delivery_op_wh.Created", "58980959081", None, true),
+        (URL, simulated.to_owned(), "payment.updated", "123456", Some("/v1/payments/123456"), true),
+        // Those with an ID of their own are what they were.
+        (URL, MP_BODY.to_owned(), "payment.updated", "123456", Some("/v1/payments/123456"), false),
+    ] {
+        let event = identify(&source, url, &none, &body);
+        assert_eq!((event.notice, event.event_type.as_str()), (notice, event_type), "{body}");
+        assert_eq!(event.object_id.as_deref(), Some(object));
+        let stored = payload(event_type, Some(object), &body);
+        assert_eq!(path("mercadopago", &stored).as_deref(), path_of, "{body}");
+        assert_eq!(source.normalise(&stored).needs_hydration, path_of.is_some());
+        let answer = format!(
+            r#"{{"id":{object},"status":"approved","transaction_amount":1,"currency_id":"BRL"}}"#
+        );
+        let fetched = reader("mercadopago").fetched(&stored, answer.as_bytes());
+        assert_eq!(fetched.bare, notice && path_of.is_some(), "{body}");
+        assert_eq!(fetched.facts.len(), usize::from(path_of.is_some()));
+    }
+    // An IPN is one too.
+    let ipn = reader("mercadopago").fetched(
+        &payload("payment", Some("123"), ""),
+        br#"{"id":123,"status":"approved","transaction_amount":1,"currency_id":"BRL"}"#,
     );
-    assert_eq!(told.state.as_deref(), Some("merchant_order:9:paid"));
+    assert_eq!(facts(&ipn, "payment:123"), ["approved payment.succeeded 100"]);
+    assert!(ipn.bare);
+    // An order without any ID goes by its bytes, and so does what is no ID.
+    for id in [json!(null), json!(".."), json!("a/b")] {
+        let body = json!({"id": id, "type": "topic_merchant_order_wh", "action": "update"});
+        let event = identify(&source, URL, &none, &body.to_string());
+        assert_eq!((event.object_id, event.notice), (None, false), "{id}");
+        assert!(!event.identified && event.event_id.starts_with("sha256:"), "{id}");
+    }
 }
 
 proptest! {

@@ -116,61 +116,82 @@ fn mollie_payment(id: &str, status: &str, more: &Value) -> String {
 #[test]
 fn mollie_payments_are_what_the_api_says() {
     let eur = |value: &str| json!({"value": value, "currency": "EUR"});
+    let at = |name: &str| json!({name: "2026-01-01T00:00:01+00:00"});
+    let both = |one: Value, other: Value| {
+        let mut one = one;
+        one.as_object_mut().unwrap().extend(other.as_object().unwrap().clone());
+        one
+    };
     let mut met = HashSet::new();
-    for (status, more, kind, amount, state) in [
-        ("open", json!({}), "payment.created", 1000, "payment:tr_1:open"),
-        ("pending", json!({}), "payment.pending", 1000, "payment:tr_1:pending"),
-        ("authorized", json!({}), "payment.authorized", 1000, "payment:tr_1:authorized"),
+    for (status, more, expected) in [
+        ("open", json!({}), &["open payment.created 1000 -31536000000"][..]),
+        ("pending", json!({}), &["pending payment.pending 1000"]),
+        ("authorized", at("authorizedAt"), &["authorized payment.authorized 1000 1000"]),
+        ("paid", json!({}), &["paid payment.succeeded 1000"]),
+        ("paid", at("paidAt"), &["paid payment.succeeded 1000 1000"]),
+        // No notice tells of the authorization, so nothing else may be told in place of the payment.
+        ("paid", at("authorizedAt"), &["paid payment.succeeded 1000"]),
         (
             "paid",
-            json!({"paidAt": "2026-01-01T00:00:00+00:00"}),
-            "payment.succeeded",
-            1000,
-            "payment:tr_1:paid",
+            json!({"amountRefunded": eur("0.00"), "amountChargedBack": null}),
+            &["paid payment.succeeded 1000"],
         ),
         (
             "paid",
-            json!({"amountRefunded": eur("0.00"), "amountChargedBack": eur("0.00")}),
-            "payment.succeeded",
-            1000,
-            "payment:tr_1:paid",
-        ),
-        (
-            "paid",
-            json!({"amountRefunded": eur("2.50")}),
-            "payment.partially_refunded",
-            250,
-            "payment:tr_1:paid:refunded 250",
+            both(at("paidAt"), json!({"amountRefunded": eur("2.50")})),
+            &["paid payment.succeeded 1000 1000", "refunded:250 payment.partially_refunded 250"],
         ),
         (
             "paid",
             json!({"amountRefunded": eur("10.00")}),
-            "payment.refunded",
-            1000,
-            "payment:tr_1:paid:refunded 1000",
+            &["paid payment.succeeded 1000", "refunded:1000 payment.refunded 1000"],
         ),
         (
             "paid",
             json!({"amountChargedBack": eur("9.00"), "amountRefunded": eur("1.00")}),
-            "dispute.opened",
-            900,
-            "payment:tr_1:paid:refunded 100:charged-back 900",
+            &[
+                "paid payment.succeeded 1000",
+                "refunded:100 payment.partially_refunded 100",
+                "charged-back:900 dispute.opened 900",
+            ],
         ),
-        ("failed", json!({}), "payment.failed", 1000, "payment:tr_1:failed"),
-        ("canceled", json!({}), "payment.cancelled", 1000, "payment:tr_1:canceled"),
-        ("expired", json!({}), "payment.cancelled", 1000, "payment:tr_1:expired"),
-        ("brand-new", json!({}), "provider.payment", 1000, "payment:tr_1:brand-new"),
+        // What cannot be read is not nothing.
+        (
+            "paid",
+            json!({"amountRefunded": eur("2.505"), "amountChargedBack": {}}),
+            &[
+                "paid payment.succeeded 1000",
+                "refunded:\"2.505\" payment.partially_refunded -",
+                "charged-back:{} dispute.opened -",
+            ],
+        ),
+        ("failed", at("failedAt"), &["failed payment.failed 1000 1000"]),
+        ("canceled", at("canceledAt"), &["canceled payment.cancelled 1000 1000"]),
+        ("expired", at("expiredAt"), &["expired payment.cancelled 1000 1000"]),
+        ("brand-new", json!({}), &["brand-new provider.payment 1000"]),
+        (
+            "brand-new",
+            at("paidAt"),
+            &["paid payment.succeeded 1000 1000", "brand-new provider.payment 1000"],
+        ),
     ] {
         let answer = mollie_payment("tr_1", status, &more);
         let notice = payload("payment", Some("tr_1"), "id=tr_1");
-        let Fetched { normalised, state: told } =
-            reader("mollie").fetched(&notice, answer.as_bytes());
-        assert_eq!(
-            (normalised.kind.as_str(), normalised.amount_minor),
-            (kind, Some(amount)),
-            "{answer}"
-        );
-        assert_eq!(told.as_deref(), Some(state));
+        let fetched = reader("mollie").fetched(&notice, answer.as_bytes());
+        assert_eq!(facts(&fetched, "payment:tr_1"), expected, "{answer}");
+        assert!(fetched.bare, "a notice says nothing else");
+        // A signed event about the payment comes to the same facts.
+        let event =
+            r#"{"resource":"event","id":"event_1","type":"payment.paid","entityId":"tr_1"}"#;
+        let event = payload("payment.paid", Some("tr_1"), event);
+        let of_event = reader("mollie").fetched(&event, answer.as_bytes());
+        let states = |fetched: &Fetched| -> Vec<String> {
+            fetched.facts.iter().map(|fact| fact.state.clone()).collect()
+        };
+        assert_eq!(states(&of_event), states(&fetched));
+        assert!(!of_event.bare, "it has an ID of its own");
+        let Fetched { normalised, facts, .. } = fetched;
+        assert_eq!(normalised.occurred_at_ms, facts.last().unwrap().since_ms);
         assert_eq!((normalised.status.as_deref(), normalised.livemode), (Some(status), Some(true)));
         assert_eq!(
             (normalised.object_id.as_deref(), normalised.currency.as_deref()),
@@ -181,19 +202,7 @@ fn mollie_payments_are_what_the_api_says() {
             (Some("ORD-1"), Some("cst_1"))
         );
         assert!(!normalised.needs_hydration);
-        if more.get("paidAt").is_some() {
-            assert_eq!(normalised.occurred_at_ms, Some(NOW_MS));
-        }
-        // A signed event about the payment comes to the same state.
-        let event =
-            r#"{"resource":"event","id":"event_1","type":"payment.paid","entityId":"tr_1"}"#;
-        let fetched = reader("mollie")
-            .fetched(&payload("payment.paid", Some("tr_1"), event), answer.as_bytes());
-        assert_eq!(fetched.state.as_deref(), Some(state));
-        if !kind.starts_with("provider.") {
-            assert_eq!(fetched.normalised.kind, kind);
-            met.insert(("payment".to_owned(), kind.to_owned()));
-        }
+        met.extend(facts.into_iter().map(|fact| ("payment".to_owned(), fact.kind)));
     }
     for (value, currency, minor) in [
         ("1000", "JPY", Some(1000)),
@@ -218,7 +227,7 @@ fn mollie_payments_are_what_the_api_says() {
         String::new(),
     ] {
         let fetched = reader("mollie").fetched(&notice, answer.as_bytes());
-        assert_eq!(fetched.state, None, "{answer}");
+        assert!(fetched.facts.is_empty() && !fetched.bare, "{answer}");
         assert_eq!(fetched.normalised, reader("mollie").normalise(&notice));
         assert!(fetched.normalised.needs_hydration && fetched.normalised.amount_minor.is_none());
     }
@@ -228,7 +237,8 @@ fn mollie_payments_are_what_the_api_says() {
         (fetched.normalised.kind.as_str(), fetched.normalised.amount_minor),
         ("provider.order", Some(500))
     );
-    assert_eq!(fetched.state.as_deref(), Some("order:ord_1:paid"));
+    assert_eq!(facts(&fetched, "order:ord_1"), ["paid provider.order 500"]);
+    assert!(fetched.bare);
 
     // Events that announce a fact of their own.
     for (event_type, kind, entity) in [
@@ -240,6 +250,11 @@ fn mollie_payments_are_what_the_api_says() {
         ),
         (
             "refund.failed",
+            "refund.failed",
+            json!({"id":"re_1","paymentId":"tr_9","amount":eur("7.00")}),
+        ),
+        (
+            "refund.canceled",
             "refund.failed",
             json!({"id":"re_1","paymentId":"tr_9","amount":eur("7.00")}),
         ),
@@ -270,6 +285,49 @@ fn mollie_payments_are_what_the_api_says() {
 }
 
 #[test]
+fn each_change_of_a_mollie_payment_is_told_once() {
+    let eur = |value: &str| json!({"value": value, "currency": "EUR"});
+    let hundred = json!({"amount": eur("100.00"), "paidAt": "2026-01-01T00:00:00+00:00"});
+    let state = |refunded: &str, charged_back: &str| {
+        let mut more = hundred.clone();
+        more["amountRefunded"] = eur(refunded);
+        more["amountChargedBack"] = eur(charged_back);
+        mollie_payment("tr_1", "paid", &more)
+    };
+    let fetched = |answer: &str| {
+        reader("mollie").fetched(&payload("payment", None, "id=tr_1"), answer.as_bytes())
+    };
+    let fact = |kind: &str, minor| Some((kind.to_owned(), Some(minor)));
+    // In time: each notice finds what has just changed.
+    let mut told = Vec::new();
+    for (refunded, charged_back, expected) in [
+        ("0.00", "0.00", fact("payment.succeeded", 10_000)),
+        ("0.00", "30.00", fact("dispute.opened", 3_000)),
+        ("20.00", "30.00", fact("payment.partially_refunded", 2_000)),
+        ("50.00", "30.00", fact("payment.partially_refunded", 5_000)),
+        ("50.00", "30.00", None),
+    ] {
+        assert_eq!(tell(&mut told, fetched(&state(refunded, charged_back))), expected);
+    }
+    // Late: every notice finds the last state.
+    let mut told = Vec::new();
+    for expected in [
+        fact("payment.succeeded", 10_000),
+        fact("payment.partially_refunded", 2_000),
+        fact("dispute.opened", 3_000),
+        None,
+    ] {
+        assert_eq!(tell(&mut told, fetched(&state("20.00", "30.00"))), expected);
+    }
+    // What was never paid is not paid, whatever else is wrong with it.
+    for status in ["open", "pending", "authorized", "failed", "canceled", "expired"] {
+        let answer = mollie_payment("tr_1", status, &json!({"amountRefunded": eur("1.00")}));
+        let kinds: Vec<String> = fetched(&answer).facts.into_iter().map(|fact| fact.kind).collect();
+        assert!(!kinds.is_empty() && !kinds.contains(&"payment.succeeded".to_owned()), "{status}");
+    }
+}
+
+#[test]
 fn mollie_paths() {
     let event = |event_type: &str, id: &str| {
         json!({"resource":"event","id":"event_1","type":event_type,"entityId":id}).to_string()
@@ -281,6 +339,9 @@ fn mollie_paths() {
         (event("payment-link.paid", "pl_1"), Some("/v2/payment-links/pl_1")),
         (event("sales-invoice.paid", "invoice_1"), Some("/v2/sales-invoices/invoice_1")),
         (event("payment-link.paid", "../x?y"), Some("/v2/payment-links/..%2Fx%3Fy")),
+        (event("payment-link.paid", ".."), None),
+        (event("payment-link.paid", "."), None),
+        (event("payment-link.paid", "..."), Some("/v2/payment-links/...")),
         (event("payment.paid", "xx_1"), None),
         (event("payout.completed", "po_1"), None),
         ("{}".to_owned(), None),
@@ -297,7 +358,7 @@ fn mollie_paths() {
         (fetched.normalised.kind.as_str(), fetched.normalised.amount_minor),
         ("checkout.completed", Some(700))
     );
-    assert_eq!((fetched.normalised.livemode, fetched.state), (Some(false), None));
+    assert_eq!((fetched.normalised.livemode, fetched.facts.len()), (Some(false), 0));
     let other = reader("mollie")
         .fetched(&payload("x", None, &simple), answer.replace("pl_1", "pl_2").as_bytes());
     assert_eq!(other.normalised, before);

@@ -14,8 +14,8 @@ fn stripe_thin_events_are_completed() {
         "\"created\"",
         r#""livemode":true,"data":{"amount":{"value":1999,"currency":"usd"},"status":"posted"},"changes":{"before":{}},"created""#,
     );
-    let Fetched { normalised, state } = reader.fetched(&stored, answer.as_bytes());
-    assert_eq!(state, None, "the answer is this event's alone");
+    let Fetched { normalised, facts, bare } = reader.fetched(&stored, answer.as_bytes());
+    assert!(facts.is_empty() && !bare, "the answer is this event's alone");
     assert_eq!(normalised.kind, "provider.v2.money_management.outbound_payment.posted");
     assert_eq!(
         (normalised.amount_minor, normalised.currency.as_deref()),
@@ -35,8 +35,13 @@ fn stripe_thin_events_are_completed() {
     ] {
         assert_eq!(
             reader.fetched(&stored, answer.as_bytes()),
-            Fetched { normalised: before.clone(), state: None }
+            Fetched { normalised: before.clone(), facts: Vec::new(), bare: false }
         );
+    }
+    // An ID that is a step of a path is not asked for.
+    for (id, fetched) in [("evt_1", true), ("..", false)] {
+        let thin = thin.replace("evt_1", id);
+        assert_eq!(reader.fetch(&payload("x", None, &thin)).is_some(), fetched, "{id}");
     }
     let snapshot =
         r#"{"id":"evt_1","object":"event","type":"payout.paid","data":{"object":{"id":"po_1"}}}"#;

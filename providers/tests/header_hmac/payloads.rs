@@ -1,6 +1,7 @@
 //! What Square, Razorpay and Paddle events say.
 
 use serde_json::{Value, json};
+use sluice_providers::Payload;
 
 use crate::common::NOW_MS;
 use crate::support::{TIME, identify, read, told};
@@ -98,6 +99,43 @@ fn square_payloads() {
         Some(false)
     );
     assert_eq!(identify("square", &[], "{}").livemode, None);
+}
+
+#[test]
+fn square_updates_tell_facts() {
+    let settings = json!({"public_url": "https://pay.example.com/webhooks/square"});
+    let reader = sluice_providers::normaliser("shop", "square", &settings).unwrap();
+    let facts = |event_type: &str, object: &Value| {
+        let family = event_type.split('.').next().unwrap().to_owned();
+        let body =
+            json!({"type": event_type, "event_id": "e-1", "data": {"object": {family: object}}})
+                .to_string();
+        let payload =
+            Payload { event_id: "e-1", event_type, object_id: None, body: body.as_bytes() };
+        let facts = reader.facts(&payload);
+        assert_eq!(reader.tells_state(&payload), !facts.is_empty());
+        let told = reader.normalise(&payload);
+        for fact in &facts {
+            assert_eq!((&fact.kind, fact.amount_minor), (&told.kind, told.amount_minor));
+        }
+        facts.into_iter().map(|fact| (fact.state, fact.kind)).collect::<Vec<_>>()
+    };
+    let fact = |state: &str, kind: &str| vec![(state.to_owned(), kind.to_owned())];
+    let object = |status: &str| json!({"id": "O1", "status": status, "total_money": {"amount": 120, "currency": "USD"}});
+    for (event_type, status, expected) in [
+        ("payment.updated", "COMPLETED", fact("payment:O1:COMPLETED", "payment.succeeded")),
+        ("payment.updated", "APPROVED", fact("payment:O1:APPROVED", "payment.authorized")),
+        ("refund.updated", "COMPLETED", fact("refund:O1:COMPLETED", "refund.succeeded")),
+        ("invoice.payment_made", "PAID", fact("invoice:O1:PAID", "invoice.paid")),
+        ("payment.created", "COMPLETED", Vec::new()),
+        ("dispute.state.updated", "WON", Vec::new()),
+    ] {
+        assert_eq!(facts(event_type, &object(status)), expected, "{event_type} {status}");
+    }
+    // Without an ID or a status nothing is told.
+    assert_eq!(facts("payment.updated", &json!({"id": "O1"})), []);
+    assert_eq!(facts("payment.updated", &json!({"status": "COMPLETED"})), []);
+    assert_eq!(facts("payment.updated", &json!(1)), []);
 }
 
 #[test]
