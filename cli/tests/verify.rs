@@ -245,7 +245,7 @@ fn a_request_id_that_a_proxy_wrote_over_is_found() {
 #[test]
 fn events_and_challenges_that_come_with_get_are_told_apart() {
     let folder =
-        folder_of("twilio", "public_url = \"https://pay.example/hook\"\naccept_get = true");
+        folder_of("twilio", "public_url = \"https://pay.example/hook\", accept_get = true");
     let query = "MessageSid=SM00000000000000000000000000000001&MessageStatus=sent";
     let tag = base64_hmac("-sha1", &format!("https://pay.example/hook?{query}"));
     let request = format!("GET /hook?{query} HTTP/1.1\nX-Twilio-Signature: {tag}\n\n");

@@ -1,0 +1,142 @@
+//! What each record of a batch is, decided in log order: duplicate, original, retry that is due,
+//! undecodable.
+
+use super::{Batch, Item, Job, Origin, Outcome, ProcessorLogic, Unusable};
+use crate::{
+    dedup::{ChainId, KeyHash, index::OriginalIndex, state::Decision},
+    failure::Failure,
+    normalise::{normalise, told_facts},
+};
+use sluice_kafka::worker::Record;
+use sluice_schemas::{DecodeError, FailedEvent, ProcessedEvent, RawWebhook};
+
+impl<I: OriginalIndex> ProcessorLogic<I> {
+    /// The first schema that must be fetched before all of the records can be decoded.
+    pub(super) fn missing_schema(&self, records: &[Record]) -> Option<u32> {
+        records.iter().find_map(|record| {
+            self.store.missing(record.value.as_deref()).or_else(|| {
+                // A due record carries its original, whose schema is needed too.
+                let event = (record.tp.topic == self.rules.due)
+                    .then(|| self.store.decode::<FailedEvent>(record.value.as_deref()).ok())??;
+                self.store.missing(event.raw_value.as_deref())
+            })
+        })
+    }
+
+    fn plan_raw(&mut self, record: Record, jobs: &mut Vec<Job>) -> Result<Option<Item>, Unusable> {
+        let partition = record.tp.partition;
+        let (offset, time) = (record.offset, record.timestamp);
+        let window = self.rules.horizons.window;
+        let decoded = self.store.decode::<RawWebhook>(record.value.as_deref());
+        let raw = match decoded {
+            Ok(raw) => raw,
+            Err(error) => {
+                let replay = self.partition(partition)?.pass(offset);
+                self.pending.undecodable += 1;
+                let event_key = format!("undecodable:{partition}:{offset}");
+                return Ok(Some(Item {
+                    key: KeyHash::of(&event_key),
+                    event_key,
+                    origin: Origin::Raw { replay },
+                    facts: Vec::new(),
+                    outcome: Outcome::Failed(undecodable(&error)),
+                    record,
+                }));
+            }
+        };
+        let key = KeyHash::of(&raw.event_key);
+        let decided = self.partition(partition)?.decide(key, offset, time, window);
+        Ok(match decided.map_err(|error| Unusable { partition, error })? {
+            Decision::Duplicate => {
+                self.pending.duplicates += 1;
+                None
+            }
+            Decision::Original { replay } => {
+                let event_key = raw.event_key.clone();
+                let event = normalise(&self.rules.normalisers, &raw, partition, offset, replay, 1);
+                let facts = told_facts(&self.rules.normalisers, &raw);
+                let outcome = self.step(event, raw, jobs);
+                let origin = Origin::Raw { replay };
+                Some(Item { record, event_key, key, origin, facts, outcome })
+            }
+        })
+    }
+
+    fn plan_due(&mut self, record: Record, jobs: &mut Vec<Job>) -> Result<Option<Item>, Unusable> {
+        let partition = record.tp.partition;
+        let event = match self.store.decode::<FailedEvent>(record.value.as_deref()) {
+            Ok(event) => event,
+            Err(error) => {
+                self.pending.undecodable += 1;
+                let event_key = format!("undecodable-due:{partition}:{}", record.offset);
+                return Ok(Some(Item {
+                    key: KeyHash::of(&event_key),
+                    event_key,
+                    origin: Origin::Raw { replay: false },
+                    facts: Vec::new(),
+                    outcome: Outcome::Failed(undecodable(&error)),
+                    record,
+                }));
+            }
+        };
+        let key = KeyHash::of(&event.event_key);
+        let chain = ChainId::parse(&event.chain_id);
+        // Decided again in `finish`, since what comes before it in the batch may end the chain. It can
+        // never revive one (a new chain has a new id), so what is over already is over.
+        if chain.is_none() || self.partition(partition)?.chain(key) != chain {
+            self.pending.superseded += 1;
+            return Ok(None);
+        }
+        let (facts, outcome) = match self.store.decode::<RawWebhook>(event.raw_value.as_deref()) {
+            Err(error) => (Vec::new(), Outcome::Failed(undecodable(&error))),
+            Ok(raw) => {
+                let attempt = event.attempt.saturating_add(1);
+                let processed = normalise(
+                    &self.rules.normalisers,
+                    &raw,
+                    event.raw_partition,
+                    event.raw_offset,
+                    event.replay,
+                    attempt,
+                );
+                let facts = told_facts(&self.rules.normalisers, &raw);
+                (facts, self.step(processed, raw, jobs))
+            }
+        };
+        Ok(Some(Item {
+            event_key: event.event_key.clone(),
+            record,
+            key,
+            origin: Origin::Due { chain, event: Box::new(event) },
+            facts,
+            outcome,
+        }))
+    }
+
+    fn step(&self, event: ProcessedEvent, raw: RawWebhook, jobs: &mut Vec<Job>) -> Outcome {
+        if self.rules.steps.iter().any(|step| step.wants(&event, &raw)) {
+            jobs.push(Job::Steps(Box::new((event, raw))));
+            Outcome::Job(jobs.len() - 1)
+        } else {
+            Outcome::Ready(Box::new(event))
+        }
+    }
+
+    pub(super) fn plan_all(&mut self, records: Vec<Record>) -> Result<(Batch, Vec<Job>), Unusable> {
+        let mut jobs = Vec::new();
+        let mut items = Vec::with_capacity(records.len());
+        for record in records {
+            let item = if record.tp.topic == self.rules.due {
+                self.plan_due(record, &mut jobs)?
+            } else {
+                self.plan_raw(record, &mut jobs)?
+            };
+            items.extend(item);
+        }
+        Ok((Batch { items }, jobs))
+    }
+}
+
+fn undecodable(error: &DecodeError) -> Failure {
+    Failure::permanent("undecodable", error.to_string())
+}
