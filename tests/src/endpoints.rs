@@ -75,7 +75,10 @@ impl Endpoint {
                 }),
             ),
             "mercadopago" => ("e2e mercado pago secret", json!({})),
-            "twilio" => ("0123456789abcdef0123456789abcdef", json!({"public_url": PUBLIC_URL})),
+            "twilio" => (
+                "0123456789abcdef0123456789abcdef",
+                json!({"public_url": PUBLIC_URL, "accept_get": true}),
+            ),
             "adyen" => {
                 ("44782DEF547AAA06C910C43932B1EB0C71FC68D9D0C057550C48EC2ACF6BA056", json!({}))
             }

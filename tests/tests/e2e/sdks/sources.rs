@@ -90,7 +90,8 @@ impl Providers {
     pub(super) fn settings(&self, source: &str) -> Value {
         let keys = &self.keys;
         match source {
-            "twilio" | "square" => json!({"public_url": public_url(source)}),
+            "twilio" => json!({"public_url": public_url(source), "accept_get": true}),
+            "square" => json!({"public_url": public_url(source)}),
             "braintree" => json!({"public_key": "public_key_of_the_tests"}),
             "paypal" => json!({
                 "webhook_id": "1JE4291016473214C",
