@@ -9,7 +9,11 @@ use std::{
     collections::BinaryHeap,
     fs,
     path::PathBuf,
-    sync::{Arc, mpsc},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
 };
 
 /// What a task writes.
@@ -17,8 +21,8 @@ use std::{
 pub(super) enum Work {
     /// A segment of a full table.
     Seal(Arc<Table>),
-    /// One segment of several, without originals older than `not_before` (ms).
-    Merge { segments: Vec<Arc<Segment>>, not_before: i64 },
+    /// One segment of several, without originals older than `not_before` (ms). Given up when `abandoned` is set.
+    Merge { segments: Vec<Arc<Segment>>, not_before: i64, abandoned: Arc<AtomicBool> },
     /// The manifest alone: segments were merged or have expired.
     Manifest,
 }
@@ -44,10 +48,15 @@ impl Task {
         let path = self.folder.join(&self.name);
         let segment = match &self.work {
             Work::Seal(table) => Some(Segment::write(&path, table.sorted().into_iter().map(Ok))?),
-            Work::Merge { segments, not_before } => {
-                let young = merged(segments).filter(|original| {
-                    original.as_ref().map_or(true, |original| original.time >= *not_before)
-                });
+            Work::Merge { segments, not_before, abandoned } => {
+                let young = merged(segments)
+                    .filter(|original| {
+                        original.as_ref().map_or(true, |original| original.time >= *not_before)
+                    })
+                    .map(|original| match abandoned.load(Ordering::Relaxed) {
+                        true => Err(StoreError::Stopped),
+                        false => original,
+                    });
                 Some(Segment::write(&path, young)?)
             }
             Work::Manifest => None,
