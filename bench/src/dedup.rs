@@ -30,6 +30,8 @@ use crate::row::Row;
 
 /// How long originals are kept by default, ms: 30 days of raw retention and as much of a window.
 const KEPT: i64 = 60 * 86_400_000;
+/// The processor's own, with the default `processor.index_buffer`.
+const LIMITS: Limits = Limits::keeping(100_000, KEPT);
 const COMMIT: u64 = 1_000;
 const ROUNDS: usize = 5;
 const LOOKUPS: u64 = 200_000;
@@ -88,7 +90,7 @@ fn checkpoint(next: u64) -> Checkpoint {
 }
 
 fn fill(keys: u64, folder: &Path, rows: &mut Vec<Row>) -> anyhow::Result<Store> {
-    let (mut store, _) = Store::open(folder, Limits::keeping(KEPT), Upkeep::threads()?)?;
+    let (mut store, _) = Store::open(folder, LIMITS, Upkeep::threads()?)?;
     let progress = ProgressBar::new(keys);
     progress.set_style(ProgressStyle::with_template("{bar:40} {pos}/{len} originals, {eta} left")?);
     let tenth = keys.div_ceil(10);
@@ -153,7 +155,7 @@ fn lookups(store: &mut Store, keys: u64, rows: &mut Vec<Row>) -> anyhow::Result<
 
 /// Lookups of known keys whose pages were driven out of the system's cache.
 fn cold(folder: &Path, keys: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
-    let (store, _) = Store::open(folder, Limits::keeping(KEPT), Upkeep::Inline)?;
+    let (store, _) = Store::open(folder, LIMITS, Upkeep::Inline)?;
     // What had not been sealed is not in the files.
     let sealed = (store.len() as u64).min(keys);
     ensure!(sealed > 0, "nothing was sealed; ask for more keys");
@@ -177,8 +179,7 @@ fn cold(folder: &Path, keys: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
 /// From a process that was killed to one that is ready: opening the files, and the journal's tail that had not
 /// been sealed, decoded and applied.
 fn restart(folder: &Path, keys: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
-    let limits = Limits::keeping(KEPT);
-    let tail: Vec<Vec<u8>> = (0..2 * limits.open as u64)
+    let tail: Vec<Vec<u8>> = (0..2 * LIMITS.open as u64)
         .step_by(COMMIT as usize)
         .map(|first| {
             let originals = (first..first + COMMIT).map(|n| original(keys + n, keys)).collect();
@@ -188,7 +189,7 @@ fn restart(folder: &Path, keys: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> 
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let started = Instant::now();
-        let (mut store, checkpoint) = Store::open(folder, limits, Upkeep::Inline)?;
+        let (mut store, checkpoint) = Store::open(folder, LIMITS, Upkeep::Inline)?;
         ensure!(checkpoint.is_some(), "the store was not found again");
         for block in &tail {
             DedupBlock::decode(block)?.originals.into_iter().for_each(|one| store.insert(one));

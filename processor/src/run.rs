@@ -105,7 +105,7 @@ pub async fn run_with_steps(
             let folder = Folder::claim(
                 &config.processor.state_dir.join("dedup"),
                 &format!("{}-{name}", config.processor.group),
-                Limits::keeping(rules.horizons.originals),
+                Limits::keeping(config.processor.index_buffer as usize, rules.horizons.originals),
                 upkeep.clone(),
             )
             .context("processor.state_dir")?;

@@ -20,8 +20,12 @@ pub struct ProcessorConfig {
     /// How long a redelivery is recognised as a duplicate. Default 30d.
     #[serde(with = "units::duration")]
     pub dedup_window: Duration,
-    /// Folder for what a role keeps on disk (the registry's answers); nothing in it is needed to recover. Default `./data`.
+    /// Folder for what a role keeps on disk (the index of events seen, the registry's answers); nothing in it is
+    /// needed to recover. Default `./data`.
     pub state_dir: PathBuf,
+    /// Events seen of each partition that are kept in memory before they are written to the index on disk; up to
+    /// twice as many, 100 bytes each. Default 100000.
+    pub index_buffer: u32,
     /// Most records of one transaction. Default 5000.
     pub max_batch: u32,
     /// Longest time a transaction collects records under load. Default 50ms.
@@ -46,6 +50,7 @@ impl Default for ProcessorConfig {
             workers: 1,
             dedup_window: Duration::from_secs(30 * 86_400),
             state_dir: PathBuf::from("./data"),
+            index_buffer: 100_000,
             max_batch: 5_000,
             max_batch_time: Duration::from_millis(50),
             transaction_timeout: Duration::from_secs(15),

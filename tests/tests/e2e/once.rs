@@ -1,6 +1,9 @@
 //! Exactly one outcome per event, whatever happens to the processor.
 
-use std::time::Duration;
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use nix::sys::signal::Signal;
 use sluice_tests::{
@@ -100,8 +103,9 @@ async fn fifty_concurrent_posts_of_one_event_to_two_gateways_give_one_output() {
 async fn twenty_thousand_events_through_a_processor_that_is_killed_twenty_times() {
     const KILLS: u64 = 20;
     const EVENTS: u64 = 1_000;
-    // Small transactions: more places to be killed in.
-    let setup = Setup::new().set("processor.max_batch", 200);
+    // Small transactions: more places to be killed in. And a small buffer, so that the index on disk is written, merged
+    // and found again.
+    let setup = Setup::new().set("processor.max_batch", 200).set("processor.index_buffer", 200);
     let pipeline = setup.create(&stack::shared().await).await;
     let mut gateway = pipeline.gateway("g");
     gateway.ready().await;
@@ -133,6 +137,16 @@ async fn twenty_thousand_events_through_a_processor_that_is_killed_twenty_times(
     assert!(written.len() > account.processed.len(), "no kill hit a transaction");
     processor.terminate().await;
     gateway.terminate().await;
+    let stores = pipeline.dir().join("state-p/dedup");
+    let segments =
+        walk(&stores).into_iter().filter(|path| path.extension() == Some("segment".as_ref()));
+    assert!(segments.count() > 0, "nothing of the index was written below {}", stores.display());
+}
+
+/// All files below a folder.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()
 }
 
 /// Gateway and one processor under a constant load.

@@ -39,12 +39,12 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What the processor works with: 100,000 originals in memory are some 10 MB; segments are merged by fours,
-    /// and span at most an eighth of the time that is kept, because expiry deletes whole files.
+    /// What the processor works with: segments are merged by fours, and span at most an eighth of the time that
+    /// is kept, because expiry deletes whole files.
     ///
-    /// `originals` is how long originals are kept, ms.
-    pub const fn keeping(originals: i64) -> Limits {
-        Limits { open: 100_000, fan: 4, span: originals / 8, segments: 64 }
+    /// `open` as in [`Limits`]; `kept` is how long originals are kept, ms.
+    pub const fn keeping(open: usize, kept: i64) -> Limits {
+        Limits { open, fan: 4, span: kept / 8, segments: 64 }
     }
 }
 

@@ -135,6 +135,7 @@ fn workers_of_both_roles() {
         );
     }
     key("processor", "dedup_window", "\"0s\"", "\"10s\"");
+    key("processor", "index_buffer", "99", "100");
     key("retry", "look_ahead", "0", "1");
     key("retry", "group", "\"sluice-processor\"", "\"sluice-retry-2\"");
 }

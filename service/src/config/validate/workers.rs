@@ -37,6 +37,7 @@ impl Config {
             rules.span(format!("{role}.transaction_timeout"), transaction, SECOND, 15 * MINUTE);
             rules.span(format!("{role}.session_timeout"), session, 6 * SECOND, 30 * MINUTE);
         }
+        rules.range("processor.index_buffer", processor.index_buffer, 100, 10_000_000);
         rules.span("processor.dedup_window", processor.dedup_window, SECOND, 10 * YEAR);
         rules.range("retry.look_ahead", retry.look_ahead, 1, 1_000_000);
         rules.require(
