@@ -9,26 +9,20 @@
 //! Layout:
 //! * [`Provider`] and [`Normalise`] (`provider.rs`) are the contract, `model.rs` its vocabulary;
 //! * `source.rs` turns configuration into a [`Source`], `registry.rs` lists the providers;
-//! * one file (or folder) per provider: `stripe/`, `standard_webhooks.rs`, `generic_hmac.rs`;
-//! * `published.rs` is key material that providers publish, `api.rs` what to ask their APIs for,
-//!   `fetching.rs` whether a source must;
-//! * shared tools: `mac.rs` (constant-time MAC matching), `header.rs` (strict header reading),
-//!   `json.rs` (borrowing JSON access), `form.rs` (form bodies and queries), `money.rs` (exact amounts),
-//!   `mapping.rs` (canonical kinds), `pointers.rs` (settings that point into a body), `settings.rs`
-//!   (typed access to a source's settings table), `seeded.rs` (sample IDs);
+//! * one file or folder per provider, from `stripe/` to `generic_hmac.rs`;
+//! * `published.rs` is key material that providers publish, `chain.rs` whether a certificate may be
+//!   trusted, `authority.rs` a development authority to sign samples with;
+//! * `api.rs` says what to ask providers' APIs for, `fetching.rs` whether a source does;
+//! * shared tools: `mac.rs` (constant-time MAC matching), `rsa.rs` and `ed25519.rs` (signatures with
+//!   public keys), `header.rs` (strict header reading), `timed.rs` (headers of a time and signatures),
+//!   `json.rs` (borrowing JSON access), `form.rs` (form bodies and queries), `money.rs` (exact
+//!   amounts), `mapping.rs` (canonical kinds), `pointers.rs` (settings that point into a body),
+//!   `settings.rs` (typed access to a source's settings table), `seeded.rs` (sample IDs);
 //! * `vectors.rs` judges signature cases in the exchange format of test vectors;
 //! * `documentation.rs` writes docs/providers.md from the code.
-//! * `published.rs` is key material that providers publish, `chain.rs` whether a certificate may be
-//!   trusted, `authority.rs` a development authority to sign samples with, `api.rs` what to ask the
-//!   providers' APIs for;
-//! * shared tools: `mac.rs` (constant-time MAC matching), `rsa.rs` and `ed25519.rs` (signatures with
-//!   public keys), `header.rs` (strict header reading), `json.rs` (borrowing JSON access), `form.rs`
-//!   (form bodies and queries), `money.rs` (exact amounts), `mapping.rs` (canonical kinds),
-//!   `pointers.rs` (settings that point into a body), `settings.rs` (typed access to a source's
-//!   settings table), `seeded.rs` (sample IDs);
-//! * `vectors.rs` judges signature cases in the exchange format of test vectors.
 //!
-//! To add a provider: write its file on the pattern of `stripe/`, and enter it in `registry.rs`.
+//! To add a provider: write its file on the pattern of `gocardless.rs` (or `stripe/`, where it is large),
+//! and enter it in `registry.rs`. ARCHITECTURE.md lists what else there is to do.
 
 mod adyen;
 mod api;
@@ -74,6 +68,7 @@ mod square;
 mod standard_webhooks;
 mod stripe;
 mod template;
+mod timed;
 mod twilio;
 pub mod vectors;
 

@@ -17,10 +17,11 @@ mod sample;
 
 use http::HeaderName;
 
-use crate::mac::{Algorithm, Candidates, Encoding, KeyRing, Tag};
+use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::{AddressList, ProviderInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
+use crate::timed::Form;
 use crate::{
     BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
     Rejection, Request, SampleRequest, SampleSpec, Verdict, header, json,
@@ -109,47 +110,14 @@ fn build(_: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, BuildEr
     Ok(Box::new(Paddle { keys: ring, tolerance_ms: keys.tolerance_ms }))
 }
 
-/// The parsed signature header.
-struct Signature<'a> {
-    /// The time as written, which is what is signed.
-    time: &'a [u8],
-    /// The time in seconds since the Unix epoch.
-    seconds: i64,
-    candidates: Candidates,
-}
-
-impl<'a> Signature<'a> {
-    fn parse(value: &'a [u8]) -> Result<Self, Rejection> {
-        let malformed = |problem| Rejection::MalformedHeader { header: SIGNATURE.clone(), problem };
-        let mut time = None;
-        let mut has_h1 = false;
-        let mut candidates = Candidates::new();
-        for entry in value.split(|byte| *byte == b';') {
-            if let Some(text) = entry.strip_prefix(b"ts=") {
-                if time.is_some_and(|earlier| earlier != text) {
-                    return Err(malformed("it holds several times"));
-                }
-                time = Some(text);
-            } else if let Some(text) = entry.strip_prefix(b"h1=") {
-                has_h1 = true;
-                let tag = Tag::decode(text, Encoding::Hex, Algorithm::Sha256);
-                if tag.is_some_and(|tag| !candidates.push(tag)) {
-                    return Err(malformed("too many signatures"));
-                }
-            }
-        }
-        let time = time.ok_or(Rejection::Missing("the time (ts=) in Paddle-Signature"))?;
-        let seconds =
-            header::digits(time).ok_or_else(|| malformed("its time is not whole seconds"))?;
-        if !has_h1 {
-            return Err(Rejection::Missing("an h1 signature in Paddle-Signature"));
-        }
-        if candidates.is_empty() {
-            return Err(malformed("its h1 signature is not 64 lower-case hex digits"));
-        }
-        Ok(Self { time, seconds, candidates })
-    }
-}
+const FORM: Form = Form {
+    header: &SIGNATURE,
+    separator: b';',
+    time: b"ts=",
+    signature: b"h1=",
+    the_time: "the time (ts=) in Paddle-Signature",
+    a_signature: "an h1 signature in Paddle-Signature",
+};
 
 /// The envelope of an event.
 struct Event<'a> {
@@ -208,10 +176,10 @@ impl Provider for Paddle {
         _keys: &dyn PublishedKeys,
         now_ms: i64,
     ) -> Result<Verdict, Rejection> {
-        let signature = Signature::parse(header::single(request.headers, &SIGNATURE)?)?;
+        let signature = FORM.parse(header::single(request.headers, &SIGNATURE)?)?;
         let signed = [signature.time, b":", request.body];
         let secret_label = self.keys.verify(&signed, &signature.candidates)?;
-        let signed_at_ms = signature.seconds.saturating_mul(1000);
+        let signed_at_ms = signature.signed_at_ms;
         header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
         Ok(Verdict { scheme: "paddle-h1", secret_label, signed_at_ms: Some(signed_at_ms) })
     }

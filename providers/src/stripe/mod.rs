@@ -14,10 +14,11 @@ mod sample;
 
 use http::HeaderName;
 
-use crate::mac::{Algorithm, Candidates, Encoding, KeyRing, Tag};
+use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::{AddressList, ProviderInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
+use crate::timed::Form;
 use crate::{
     Api, BodyPart, BuildError, Credentials, Fetch, Fetched, Identified, Normalise, Normalised,
     Payload, Provider, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, UNKNOWN_TYPE,
@@ -111,47 +112,15 @@ fn build(_: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, BuildEr
     Ok(Box::new(Stripe { keys: ring, tolerance_ms: keys.tolerance_ms }))
 }
 
-/// The parsed signature header.
-struct Signature<'a> {
-    /// The time as written, which is what is signed.
-    time: &'a [u8],
-    /// The time in seconds since the Unix epoch.
-    seconds: i64,
-    candidates: Candidates,
-}
-
-impl<'a> Signature<'a> {
-    fn parse(value: &'a [u8]) -> Result<Self, Rejection> {
-        let malformed = |problem| Rejection::MalformedHeader { header: SIGNATURE.clone(), problem };
-        let mut time = None;
-        let mut has_v1 = false;
-        let mut candidates = Candidates::new();
-        for entry in value.split(|byte| *byte == b',') {
-            if let Some(text) = entry.strip_prefix(b"t=") {
-                if time.is_some_and(|earlier| earlier != text) {
-                    return Err(malformed("it holds several times"));
-                }
-                time = Some(text);
-            } else if let Some(text) = entry.strip_prefix(b"v1=") {
-                has_v1 = true;
-                let tag = Tag::decode(text, Encoding::Hex, Algorithm::Sha256);
-                if tag.is_some_and(|tag| !candidates.push(tag)) {
-                    return Err(malformed("too many signatures"));
-                }
-            }
-        }
-        let time = time.ok_or(Rejection::Missing("the time (t=) in Stripe-Signature"))?;
-        let seconds =
-            header::digits(time).ok_or_else(|| malformed("its time is not whole seconds"))?;
-        if !has_v1 {
-            return Err(Rejection::Missing("a v1 signature in Stripe-Signature"));
-        }
-        if candidates.is_empty() {
-            return Err(malformed("its v1 signature is not 64 lower-case hex digits"));
-        }
-        Ok(Self { time, seconds, candidates })
-    }
-}
+/// `v0` is a test scheme and would be a downgrade: it is skipped like any other.
+const FORM: Form = Form {
+    header: &SIGNATURE,
+    separator: b',',
+    time: b"t=",
+    signature: b"v1=",
+    the_time: "the time (t=) in Stripe-Signature",
+    a_signature: "a v1 signature in Stripe-Signature",
+};
 
 /// The envelope of an event: what both identifying and normalising need.
 struct Event<'a> {
@@ -287,13 +256,13 @@ impl Provider for Stripe {
         _keys: &dyn PublishedKeys,
         now_ms: i64,
     ) -> Result<Verdict, Rejection> {
-        let signature = Signature::parse(header::single(request.headers, &SIGNATURE)?)?;
+        let signature = FORM.parse(header::single(request.headers, &SIGNATURE)?)?;
         if request.body.is_empty() {
             return Err(Rejection::Malformed("the body is empty, which Stripe never sends"));
         }
         let signed = [signature.time, b".", request.body];
         let secret_label = self.keys.verify(&signed, &signature.candidates)?;
-        let signed_at_ms = signature.seconds.saturating_mul(1000);
+        let signed_at_ms = signature.signed_at_ms;
         header::check_age(signed_at_ms, now_ms, self.tolerance_ms)?;
         Ok(Verdict { scheme: "stripe-v1", secret_label, signed_at_ms: Some(signed_at_ms) })
     }
