@@ -3,6 +3,7 @@
 //! Pure, like everything here: this says which URL and what the answer means; the processor asks.
 
 use crate::Normalised;
+use crate::model::digest_id;
 
 /// A provider's API, as far as events are completed from it.
 #[derive(Debug, Clone, Copy)]
@@ -109,6 +110,20 @@ pub struct Fact {
 impl Fact {
     /// Most facts that one state may prove.
     pub const MAX: usize = 8;
+
+    /// For events whose ID is not signed, so that a genuine delivery can be sent again under another: what the signed
+    /// body says is one fact, whatever ID it comes under. None where it has no canonical kind.
+    pub(crate) fn of_body(normalised: Normalised, body: &[u8]) -> Vec<Fact> {
+        if normalised.kind.starts_with("provider.") {
+            return Vec::new();
+        }
+        vec![Fact {
+            state: format!("{}:{}", normalised.kind, digest_id(body)),
+            kind: normalised.kind,
+            amount_minor: normalised.amount_minor,
+            since_ms: normalised.occurred_at_ms,
+        }]
+    }
 }
 
 #[cfg(test)]

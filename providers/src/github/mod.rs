@@ -29,7 +29,7 @@ use crate::registry::ProviderInfo;
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    BodyPart, BuildError, Identified, Mapping, Normalise, Normalised, Payload, Provider,
+    BodyPart, BuildError, Fact, Identified, Mapping, Normalise, Normalised, Payload, Provider,
     PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, Verdict, form, header, json,
 };
 
@@ -42,7 +42,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     identity: "ID `X-GitHub-Delivery` and type `X-GitHub-Event`, both unsigned; the object is the sponsorship, else the Marketplace account, else the repository, else the organisation; the tenant is `installation.id`",
     answer: "any 2xx within 10 s; GitHub does not retry, a delivery can be sent again by hand for 3 days, with the same ID",
     notes: &[
-        "neither ID nor type is signed: who holds a genuine delivery can send it again under another ID. Keep TLS up to the gateway",
+        "neither ID nor type is signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact",
         "a request without `X-GitHub-Delivery` goes by the digest of its body, one without `X-GitHub-Event` has the type `unknown`",
         "contradicting repetitions of the signature, the ID or the type are refused; so are signatures in upper case, which GitHub does not send",
         "sponsorships that recur are subscriptions; one-time sponsorships pass through. Amounts are the tier's monthly price in US dollars",
@@ -179,6 +179,11 @@ impl Normalise for Reader {
             occurred_at_ms: occurred_at_ms(&event),
             ..normalised
         }
+    }
+
+    /// The ID is not signed, the body is.
+    fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        Fact::of_body(self.normalise(payload), payload.body)
     }
 }
 

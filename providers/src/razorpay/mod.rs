@@ -26,8 +26,8 @@ use crate::registry::ProviderInfo;
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
-    Rejection, Request, SampleRequest, SampleSpec, Verdict, header, json,
+    BodyPart, BuildError, Fact, Identified, Normalise, Normalised, Payload, Provider,
+    PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, Verdict, header, json,
 };
 use mapping::Entity;
 
@@ -40,7 +40,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     identity: "ID `x-razorpay-event-id` (unsigned: the body has none), type `event` of the body; the object is the payment where there is one, else the entity the event is about; the tenant is `account_id`",
     answer: "any 2xx within 5 s; retried with growing gaps for 24 h, then the webhook is disabled",
     notes: &[
-        "the event ID is not signed: who holds a genuine delivery can send it again under another ID. Keep TLS up to the gateway. Without the header an event goes by the digest of its body",
+        "the event ID is not signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact. Without the header an event goes by the digest of its body",
         "after a change of the secret keep the old one in `secrets`: retries of older events are signed with it, replays from the dashboard with the new one",
         "contradicting repetitions of the signature or the ID are refused; so are signatures in upper case, which Razorpay does not send",
         "a settlement to the merchant is `payout.paid`, as is a RazorpayX payout to somebody else: the object's ID tells them apart (`setl_…`, `pout_…`). Settlements have no currency",
@@ -147,6 +147,11 @@ impl Normalise for Reader {
             occurred_at_ms: event.occurred_at_ms,
             ..normalised
         }
+    }
+
+    /// The ID is not signed, the body is.
+    fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        Fact::of_body(self.normalise(payload), payload.body)
     }
 }
 

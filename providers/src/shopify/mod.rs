@@ -27,8 +27,8 @@ use crate::registry::{ProviderInfo, SettingInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
-    Rejection, Request, SampleRequest, SampleSpec, Verdict, header,
+    BodyPart, BuildError, Fact, Identified, Normalise, Normalised, Payload, Provider,
+    PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, Verdict, header,
 };
 use mapping::{Object, Payments};
 
@@ -41,7 +41,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     identity: "ID `X-Shopify-Webhook-Id` and type `X-Shopify-Topic` (Events: `Shopify-Webhook-Id`, and `topic/action` of the body, else `Shopify-Topic`), all but the body's unsigned; the object is the order, else the body's `id`; the tenant is the shop's domain (unsigned)",
     answer: "any 2xx within 5 s (1 s to connect); 8 retries over 4 h, then a subscription made through the Admin API is deleted",
     notes: &[
-        "topic, shop and ID are not signed: who holds a genuine delivery can send it again under another ID. Keep TLS up to the gateway",
+        "topic, shop and ID are not signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact",
         "a delivery without a topic is refused, though its signature is right: Shopify always sends one, and its library refuses it too",
         "contradicting repetitions of the signature, the topic or the ID are refused",
         "one delivery per subscription: two subscriptions to one topic are two events. Subscribe once",
@@ -158,6 +158,11 @@ impl Normalise for Reader {
             livemode: object.livemode(),
             ..normalised
         }
+    }
+
+    /// The ID is not signed, the body is.
+    fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        Fact::of_body(self.normalise(payload), payload.body)
     }
 }
 

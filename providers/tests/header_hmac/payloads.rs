@@ -1,10 +1,10 @@
 //! What Square, Razorpay and Paddle events say.
 
 use serde_json::{Value, json};
-use sluice_providers::Payload;
+use sluice_providers::{Payload, SampleSpec, normaliser};
 
 use crate::common::NOW_MS;
-use crate::support::{TIME, identify, read, told};
+use crate::support::{TIME, identify, read, settings, subject, told};
 
 #[test]
 fn square_payloads() {
@@ -389,4 +389,31 @@ fn paddle_payloads() {
         (Some("completed"), Some("ctm_1"))
     );
     assert!(!identify("paddle", &[], "not json").identified);
+}
+
+#[test]
+fn what_a_signed_body_says_is_one_fact_whatever_id_it_comes_under() {
+    for (provider, event_type, unmapped) in [
+        ("razorpay", "payment.captured", "order.paid"),
+        ("shopify", "order_transactions/create", "products/update"),
+        ("github", "sponsorship", "push"),
+    ] {
+        let source = subject(provider);
+        let reader = normaliser("shop", provider, &settings(provider)).unwrap();
+        let facts = |event_type: &str, seed: u64, id: &str| {
+            let spec = SampleSpec { event_type: Some(event_type), seed, now_ms: NOW_MS };
+            let body = source.sample(&spec).unwrap().body;
+            let object_id = None;
+            let payload = Payload { event_id: id, event_type, object_id, body: &body };
+            let facts = reader.facts(&payload);
+            assert_eq!(source.tells_state(&payload), !facts.is_empty());
+            facts
+        };
+        let genuine = facts(event_type, 1, "a");
+        assert_eq!(genuine.len(), 1, "{provider}");
+        assert!(!genuine[0].kind.starts_with("provider."));
+        assert_eq!(facts(event_type, 1, "b"), genuine, "{provider}");
+        assert_ne!(facts(event_type, 2, "a")[0].state, genuine[0].state, "control: another body");
+        assert!(facts(unmapped, 1, "a").is_empty(), "{provider}");
+    }
 }
