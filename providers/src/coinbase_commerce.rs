@@ -170,7 +170,7 @@ impl Provider for CoinbaseCommerce {
         _keys: &dyn PublishedKeys,
         _now_ms: i64,
     ) -> Result<Verdict, Rejection> {
-        let tag = header::hex_signature(request.headers, &SIGNATURE)?;
+        let tag = header::signature(request.headers, &SIGNATURE, Encoding::Hex)?;
         let secret_label = self.keys.verify(&[request.body], &tag.into())?;
         Ok(Verdict { scheme: "coinbase-commerce-sha256", secret_label, signed_at_ms: None })
     }

@@ -29,12 +29,19 @@ pub(crate) fn optional<'a>(
     Ok(Some(first.as_bytes()))
 }
 
-/// The one HMAC-SHA-256, in lower-case hex, that is the whole value of a header.
-pub(crate) fn hex_signature(headers: &HeaderMap, name: &HeaderName) -> Result<Tag, Rejection> {
+/// The one HMAC-SHA-256 that is the whole value of a header.
+pub(crate) fn signature(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    encoding: Encoding,
+) -> Result<Tag, Rejection> {
     let value = single(headers, name)?;
-    Tag::decode(value, Encoding::Hex, Algorithm::Sha256).ok_or_else(|| Rejection::MalformedHeader {
+    Tag::decode(value, encoding, Algorithm::Sha256).ok_or_else(|| Rejection::MalformedHeader {
         header: name.clone(),
-        problem: "it is not 64 lower-case hex digits",
+        problem: match encoding {
+            Encoding::Hex => "it is not 64 lower-case hex digits",
+            Encoding::Base64 => "it is not 32 bytes in canonical base64",
+        },
     })
 }
 

@@ -3,7 +3,7 @@
 //! Two ways. With a `url` of the operator's own, the answer is passed on with the event and changes
 //! nothing else. Without one the provider's API is asked for what its normaliser names
 //! ([`sluice_providers::Normalise::fetch`]), and the event is completed from the answer; where that tells the
-//! object's present state, the state is a fact once ([`crate::step::Done::state`]).
+//! object's present state, each fact that it proves is told once ([`crate::step::Done::facts`]).
 //!
 //! A GET, so repeating it is harmless. Bounded by a time-out, a number of concurrent requests, a rate
 //! (`limit`), a size (`client`) and a circuit breaker (`breaker`). What goes wrong is transient, except what

@@ -193,7 +193,7 @@ impl Provider for CheckoutCom {
         _keys: &dyn PublishedKeys,
         _now_ms: i64,
     ) -> Result<Verdict, Rejection> {
-        let tag = header::hex_signature(request.headers, &SIGNATURE)?;
+        let tag = header::signature(request.headers, &SIGNATURE, Encoding::Hex)?;
         let secret_label = self.keys.verify(&[request.body], &tag.into())?;
         if let Some(expected) = &self.authorization {
             let given = header::single(request.headers, &AUTHORIZATION)?;

@@ -21,7 +21,7 @@ mod sample;
 
 use http::HeaderName;
 
-use crate::mac::{Algorithm, Encoding, KeyRing, Tag};
+use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::ProviderInfo;
 use crate::settings::Settings;
 use crate::source::Keys;
@@ -166,11 +166,7 @@ impl Provider for Razorpay {
         _keys: &dyn PublishedKeys,
         _now_ms: i64,
     ) -> Result<Verdict, Rejection> {
-        let value = header::single(request.headers, &SIGNATURE)?;
-        let tag = Tag::decode(value, Encoding::Hex, Algorithm::Sha256).ok_or_else(|| {
-            let problem = "it is not 64 lower-case hex digits";
-            Rejection::MalformedHeader { header: SIGNATURE.clone(), problem }
-        })?;
+        let tag = header::signature(request.headers, &SIGNATURE, Encoding::Hex)?;
         header::optional(request.headers, &EVENT_ID)?;
         let secret_label = self.keys.verify(&[request.body], &tag.into())?;
         Ok(Verdict { scheme: "razorpay-sha256", secret_label, signed_at_ms: None })

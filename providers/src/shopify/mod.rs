@@ -22,7 +22,7 @@ mod sample;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::mac::{Algorithm, Encoding, KeyRing, Tag};
+use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::{ProviderInfo, SettingInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
@@ -178,11 +178,7 @@ impl Provider for Shopify {
         _now_ms: i64,
     ) -> Result<Verdict, Rejection> {
         let family = family(request.headers);
-        let value = header::single(request.headers, &family.signature)?;
-        let tag = Tag::decode(value, Encoding::Base64, Algorithm::Sha256).ok_or_else(|| {
-            let problem = "it is not 32 bytes in canonical base64";
-            Rejection::MalformedHeader { header: family.signature.clone(), problem }
-        })?;
+        let tag = header::signature(request.headers, &family.signature, Encoding::Base64)?;
         if header::single(request.headers, &family.topic)?.is_empty() {
             let problem = "it is empty";
             return Err(Rejection::MalformedHeader { header: family.topic.clone(), problem });

@@ -13,7 +13,7 @@ mod sample;
 
 use http::HeaderName;
 
-use crate::mac::{Algorithm, Encoding, KeyRing, Tag};
+use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::{ProviderInfo, SettingInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
@@ -187,11 +187,7 @@ impl Provider for Square {
         _keys: &dyn PublishedKeys,
         _now_ms: i64,
     ) -> Result<Verdict, Rejection> {
-        let value = header::single(request.headers, &SIGNATURE)?;
-        let tag = Tag::decode(value, Encoding::Base64, Algorithm::Sha256).ok_or_else(|| {
-            let problem = "it is not 32 bytes in canonical base64";
-            Rejection::MalformedHeader { header: SIGNATURE.clone(), problem }
-        })?;
+        let tag = header::signature(request.headers, &SIGNATURE, Encoding::Base64)?;
         let signed = [self.public_url.as_bytes(), request.body];
         let secret_label = self.keys.verify(&signed, &tag.into())?;
         Ok(Verdict { scheme: "square-sha256", secret_label, signed_at_ms: None })
