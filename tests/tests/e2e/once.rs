@@ -257,6 +257,10 @@ async fn a_processor_that_sleeps_past_its_session_cannot_commit_what_it_held() {
         .await;
         assert!(!inside || sleeper.log()[asleep..].contains("transaction error="));
         progress.beyond(progress.now(), 200).await;
+        // What is fatal ends the process, but not in the same moment.
+        if sleeper.log()[asleep..].contains("transaction error=fatal") {
+            until("the fenced process to end", secs(30), async || sleeper.status()).await;
+        }
         // It either ended, for its supervisor to start it again, or it is a good member of its group again.
         match sleeper.status() {
             Some(status) => assert!(!status.success(), "{status}"),
