@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Instant};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode as Code},
     message::Headers,
 };
 use sluice_schemas::{
@@ -17,6 +17,8 @@ use crate::{stack::Cluster, wait::secs};
 
 /// Bound of one request.
 const REQUEST: std::time::Duration = secs(10);
+/// Pause before a partition's leader is asked for again.
+const ELECTION: std::time::Duration = std::time::Duration::from_millis(50);
 /// Longest time to read a topic to its end.
 const READING: std::time::Duration = secs(60);
 
@@ -94,10 +96,25 @@ pub async fn ends(cluster: &Cluster, topic: &str, isolation: Isolation) -> Vec<i
 
 /// End offset per partition, by a consumer at hand.
 pub fn ends_with(consumer: &BaseConsumer, topic: &str) -> Vec<i64> {
-    let end = |partition| {
-        consumer.fetch_watermarks(topic, partition, REQUEST).expect("the ends of a partition").1
-    };
+    let end = |partition| span(consumer, topic, partition).1;
     partitions(consumer, topic).into_iter().map(end).collect()
+}
+
+/// First and end offset of a partition.
+///
+/// A broker that has just started answers before it leads its partitions again. The protocol marks such
+/// answers as retriable (and librdkafka leaves the retry of this request to its caller).
+fn span(consumer: &BaseConsumer, topic: &str, partition: i32) -> (i64, i64) {
+    let begun = Instant::now();
+    loop {
+        match consumer.fetch_watermarks(topic, partition, REQUEST) {
+            Ok(span) => return span,
+            Err(KafkaError::MetadataFetch(
+                Code::NotLeaderForPartition | Code::LeaderNotAvailable,
+            )) if begun.elapsed() < REQUEST => std::thread::sleep(ELECTION),
+            Err(error) => panic!("the ends of {topic}/{partition}: {error}"),
+        }
+    }
 }
 
 /// A group's committed offset per partition.
@@ -163,8 +180,7 @@ fn read_to_end(cluster: &Cluster, topic: &str, isolation: Isolation) -> Vec<Raw>
     let mut open = BTreeMap::new();
     let mut list = TopicPartitionList::new();
     for partition in partitions(&consumer, topic) {
-        let (low, high) =
-            consumer.fetch_watermarks(topic, partition, REQUEST).expect("the ends of a partition");
+        let (low, high) = span(&consumer, topic, partition);
         if high > low {
             open.insert(partition, high);
             list.add_partition_offset(topic, partition, Offset::Offset(low)).expect("an offset");
