@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
@@ -18,6 +18,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, Version, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ipnet::IpNet;
 use sluice_kafka::publisher::PublishError;
+use sluice_service::clock::now_ms;
 use sluice_service::config::{Config, RateLimit};
 use sluice_service::telemetry::propagation::{TRACEPARENT, context_of, extract, inject};
 use tokio::sync::Semaphore;
@@ -302,9 +303,4 @@ fn challenge(source: &Source, parts: &Parts) -> Option<Response<Body>> {
 
 fn not_allowed(source: &Source) -> Problem {
     Problem::MethodNotAllowed(if source.provider.accepts_get() { "GET, POST" } else { "POST" })
-}
-
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -267,6 +267,45 @@ fn the_build_context_has_every_member_of_the_workspace_and_no_secret() {
     assert_eq!(of_deploy, ["!deploy", "deploy/*", "!deploy/healthcheck.sh"]);
 }
 
+/// The Cargo features of `sluice-service` in a build of what `selection` names, as Cargo resolves them.
+fn service_features(selection: &[&str]) -> BTreeSet<String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .current_dir(root())
+        .args(["tree", "--offline", "--locked", "--edges", "normal,build", "--prefix", "none"])
+        .args(["--format", "{lib} {f}"])
+        .args(selection)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let of_service = text.lines().filter_map(|line| line.strip_prefix("sluice_service "));
+    let features: Vec<&str> = of_service.map(|line| line.trim_end_matches("(*)").trim()).collect();
+    assert!(!features.is_empty(), "sluice-service is not in that build");
+    features.iter().flat_map(|list| list.split(',')).map(str::to_owned).collect()
+}
+
+#[test]
+fn what_is_shipped_is_built_without_faults_on_purpose() {
+    const FAULTS: &str = "fault-injection";
+    const SHIPPED: &str = "cargo build --release --locked --package sluice";
+    let makefile = read("Makefile");
+    let recipe = makefile.split("\nbuild:").nth(1).and_then(|rest| rest.split("\n\n").next());
+    for text in [read("Dockerfile"), recipe.expect("a target `build`").to_owned()] {
+        let builds: Vec<&str> =
+            text.lines().filter(|line| line.contains("cargo build")).map(str::trim).collect();
+        assert!(!builds.is_empty(), "nothing is built: {text}");
+        for line in builds {
+            let rest = line.trim_start_matches('@').strip_prefix(SHIPPED);
+            assert!(matches!(rest, Some("" | " \\")), "`{line}` is more than `{SHIPPED}`");
+        }
+    }
+    assert!(!service_features(&["--package", "sluice"]).contains(FAULTS));
+    // The control, and what the tests are built as.
+    assert!(service_features(&["--workspace"]).contains(FAULTS));
+}
+
 /// A management port that answers each path with its status, until it was asked for all of them.
 fn management(answers: BTreeMap<&'static str, u16>) -> (u16, thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

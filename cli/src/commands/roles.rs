@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use sluice_gateway::Gateway;
 use sluice_service::{
     config::Config,
+    faults,
     health::{Health, serve_management},
     shutdown::{Shutdown, install_panic_exit},
     telemetry::{self, Metrics},
@@ -103,6 +104,7 @@ pub async fn run(globals: &Globals, roles: &[Role]) -> anyhow::Result<Outcome> {
     };
     let telemetry = telemetry::init(&context.config.telemetry, name)
         .map_err(|error| Usage(error.to_string()))?;
+    faults::start().map_err(|error| Usage(error.to_string()))?;
     install_panic_exit();
     let shutdown = Shutdown::from_signals().context("handling signals")?;
     let health = Health::new();

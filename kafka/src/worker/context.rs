@@ -62,11 +62,7 @@ impl WorkerContext {
         consumer: &BaseConsumer<Self>,
         starts: &[(TopicPartition, i64)],
     ) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::with_capacity(starts.len());
-        for (tp, offset) in starts {
-            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))?;
-        }
-        consumer.incremental_assign(&list)?;
+        consumer.incremental_assign(&list_at(starts)?)?;
         self.lock().fetched.extend(starts.iter().map(|(tp, _)| tp.clone()));
         Ok(())
     }
@@ -91,6 +87,15 @@ pub(super) fn list(tps: &[TopicPartition]) -> TopicPartitionList {
         list.add_partition(&tp.topic, tp.partition);
     }
     list
+}
+
+/// A list with offsets.
+pub(super) fn list_at(offsets: &[(TopicPartition, i64)]) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(offsets.len());
+    for (tp, offset) in offsets {
+        list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))?;
+    }
+    Ok(list)
 }
 
 impl ClientContext for WorkerContext {

@@ -1,10 +1,10 @@
 //! Drives a [`Machine`] with librdkafka: one thread, one consumer, one transactional producer.
 
 use super::{
-    clock,
     context::{InputsOf, Rebalanced, WorkerContext, list},
     logic::Logic,
     machine::{Machine, MachineSettings},
+    mutated::{self, LastTransaction},
     native,
     producer::TxnProducer,
     restore::{OpenRequest, Opener, Opening},
@@ -18,6 +18,10 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{BorrowedMessage, Headers},
+};
+use sluice_service::{
+    clock,
+    faults::{CrashPoint, Mutation, crash_point, mutated},
 };
 use std::{
     sync::{
@@ -178,6 +182,7 @@ where
         begun: Instant::now(),
         report: Report::default(),
         clock_offset: 0,
+        last: LastTransaction::default(),
     }
     .run()
 }
@@ -276,6 +281,8 @@ struct Driver<'a, L: Logic, H> {
     report: Report,
     /// The brokers' clock minus ours, ms.
     clock_offset: i64,
+    /// Kept by a deliberate mistake only.
+    last: LastTransaction,
 }
 
 impl<L, H> Driver<'_, L, H>
@@ -319,18 +326,22 @@ where
     }
 
     fn now(&self) -> i64 {
-        clock::now().saturating_add(self.clock_offset)
+        clock::now_ms().saturating_add(self.clock_offset)
     }
 
     /// What other threads have answered.
     fn inbox(&mut self) {
         while let Ok(opening) = self.openings.try_recv() {
+            let journal = matches!(opening, Opening::Journal { .. });
             self.handle(match opening {
                 Opening::Journal { lane, epoch, records } => {
                     Event::Journal { lane, epoch, records }
                 }
                 Opening::Opened { lane, epoch, facts } => Event::Opened { lane, epoch, facts },
             });
+            if journal {
+                crash_point(CrashPoint::DuringRestore);
+            }
         }
         while let Ok((ticket, answers)) = self.answers.try_recv() {
             self.jobs = None;
@@ -442,15 +453,34 @@ where
                 self.transact(|producer| producer.begin().map(|()| Vec::new()));
             }
             Action::Produce(outputs) => {
-                self.transact(|producer| producer.produce(&outputs));
+                self.last.produces(&outputs);
+                crash_point(CrashPoint::BeforeProduce);
+                if self.transact(|producer| producer.produce(&outputs)) {
+                    crash_point(CrashPoint::AfterProduce);
+                }
+            }
+            Action::SendOffsets(offsets, _) if mutated(Mutation::NoTransactions) => {
+                let outcome = mutated::commit_offsets(&self.consumer, &offsets);
+                self.handle(Event::Done(outcome));
             }
             Action::SendOffsets(offsets, group) => {
-                self.transact(|producer| {
+                self.last.sends(&offsets, &group);
+                if self.transact(|producer| {
                     producer.send_offsets(&offsets, &group).map(|()| Vec::new())
-                });
+                }) {
+                    crash_point(CrashPoint::AfterOffsets);
+                }
             }
             Action::Commit => {
-                if self.transact(|producer| producer.commit().map(|()| Vec::new())) {
+                self.last.commits();
+                crash_point(CrashPoint::DuringCommit);
+                let commit = |producer: &TxnProducer| {
+                    producer.commit()?;
+                    // Before the machine is told, which applies what is committed.
+                    crash_point(CrashPoint::AfterCommit);
+                    Ok(Vec::new())
+                };
+                if self.transact(commit) {
                     self.report.commits += 1;
                     self.report.last_transaction = Some(self.begun.elapsed().as_secs_f64());
                 }
@@ -461,6 +491,10 @@ where
             }
             Action::ReplaceProducer => {
                 self.report.unknown += 1;
+                if self.last.is_done_again(self.producer.as_ref()) {
+                    self.handle(Event::Done(Ok(Vec::new())));
+                    return Ok(());
+                }
                 // Gone before its successor is made; what it has in flight will be fenced.
                 self.producer = None;
                 self.producer = connect(self.options, self.stop, Some(REPLACE_PATIENCE))?;

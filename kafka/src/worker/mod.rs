@@ -22,9 +22,9 @@
 //! * [`types`]: records, outputs, events, actions, outcomes.
 //! * [`logic`]: the trait that the roles implement.
 //! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
-//! * [`driver`], `context`, `restore`, `producer`, `native`, `clock`, [`watchdog`]: librdkafka, threads, clocks.
+//! * [`driver`], `context`, `restore`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
+//!   `mutated` the deliberate mistakes of test builds.
 
-mod clock;
 mod context;
 pub mod driver;
 mod lane;
@@ -32,6 +32,7 @@ pub mod logic;
 pub mod machine;
 #[cfg(test)]
 mod machine_tests;
+mod mutated;
 mod native;
 mod producer;
 mod restore;

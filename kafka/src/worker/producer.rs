@@ -1,16 +1,21 @@
 //! The transactional producer: every call's outcome as a type.
 
 use super::{
-    clock, native,
+    context::list_at,
+    native,
     types::{Output, TopicPartition, TxnError},
 };
 use crate::client::{ClientSettings, TransactionalOptions, complain};
 use rdkafka::{
-    ClientContext, Message, Offset, Timestamp, TopicPartitionList,
+    ClientContext, Message, Timestamp,
     consumer::ConsumerGroupMetadata,
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer, ProducerContext},
+};
+use sluice_service::{
+    clock,
+    faults::{Mutation, mutated},
 };
 use std::{
     sync::{Mutex, PoisonError},
@@ -60,7 +65,7 @@ impl ProducerContext for Reports {
                 }
                 if let Timestamp::LogAppendTime(stamped) = message.timestamp() {
                     // Stamped after the transaction began and before the acknowledgement arrived.
-                    let (least, largest) = (stamped - clock::now(), stamped - state.begun);
+                    let (least, largest) = (stamped - clock::now_ms(), stamped - state.begun);
                     let (known_least, known_largest) = state.clock.unwrap_or((least, largest));
                     state.clock = Some((known_least.max(least), known_largest.min(largest)));
                 }
@@ -87,11 +92,17 @@ impl TxnProducer {
         options: &TransactionalOptions,
         journal: Option<String>,
     ) -> Result<TxnProducer, TxnError> {
-        let client: BaseProducer<Reports> = settings
-            .transactional_producer_config(options)
+        let mut config = settings.transactional_producer_config(options);
+        if mutated(Mutation::NoTransactions) {
+            config.remove("transactional.id");
+        }
+        let client: BaseProducer<Reports> = config
             .create_with_context(Reports::default())
             .map_err(|error| TxnError::Fatal(error.to_string()))?;
         let producer = TxnProducer { client, journal, timeout: options.transaction_timeout };
+        if mutated(Mutation::NoTransactions) {
+            return Ok(producer);
+        }
         producer
             .client
             .init_transactions(producer.timeout)
@@ -101,7 +112,10 @@ impl TxnProducer {
 
     pub fn begin(&self) -> Result<(), TxnError> {
         *self.client.context().0.lock().unwrap_or_else(PoisonError::into_inner) =
-            Deliveries { begun: clock::now(), ..Deliveries::default() };
+            Deliveries { begun: clock::now_ms(), ..Deliveries::default() };
+        if mutated(Mutation::NoTransactions) {
+            return Ok(());
+        }
         self.client.begin_transaction().map_err(|error| self.classify("begin_transaction", &error))
     }
 
@@ -188,23 +202,25 @@ impl TxnProducer {
         offsets: &[(TopicPartition, i64)],
         group: &ConsumerGroupMetadata,
     ) -> Result<(), TxnError> {
-        let mut list = TopicPartitionList::with_capacity(offsets.len());
-        for (tp, offset) in offsets {
-            list.add_partition_offset(&tp.topic, tp.partition, Offset::Offset(*offset))
-                .map_err(|error| TxnError::Fatal(error.to_string()))?;
-        }
+        let list = list_at(offsets).map_err(|error| TxnError::Fatal(error.to_string()))?;
         self.client
             .send_offsets_to_transaction(&list, group, self.timeout)
             .map_err(|error| self.classify("send_offsets_to_transaction", &error))
     }
 
     pub fn commit(&self) -> Result<(), TxnError> {
+        if mutated(Mutation::NoTransactions) {
+            return Ok(());
+        }
         self.client
             .commit_transaction(self.timeout)
             .map_err(|error| self.classify("commit_transaction", &error))
     }
 
     pub fn abort(&self) -> Result<(), TxnError> {
+        if mutated(Mutation::NoTransactions) {
+            return Ok(());
+        }
         // An abort with records in flight fails after its time-out; what is queued is not wanted.
         let purge = rdkafka::producer::PurgeConfig::default().queue().inflight();
         self.client.purge(purge);

@@ -6,6 +6,7 @@ use super::{
     disk::{StoreError, manifest::Checkpoint},
     index::OriginalIndex,
 };
+use sluice_service::faults::{Mutation, mutated};
 use std::collections::HashMap;
 
 /// An hour, ms.
@@ -200,7 +201,7 @@ impl<I: OriginalIndex> PartitionState<I> {
             seen |= at == offset;
             earlier |= at < offset && when >= not_before;
         })?;
-        if earlier {
+        if earlier && !mutated(Mutation::NoDedup) {
             return Ok(Decision::Duplicate);
         }
         if !seen {

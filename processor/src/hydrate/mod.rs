@@ -30,7 +30,7 @@ use opentelemetry::{
 use secrecy::SecretString;
 use sluice_providers::{Api, Normalise};
 use sluice_schemas::{ProcessedEvent, RawWebhook};
-use sluice_service::config::HydrateConfig;
+use sluice_service::{clock, config::HydrateConfig};
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
@@ -123,7 +123,7 @@ impl Step for Hydrate {
                 return Ok(Done::default());
             };
             let Some(url) = endpoint.url(event, raw) else { return Ok(Done::default()) };
-            let age = jiff::Timestamp::now().as_millisecond().saturating_sub(event.received_at);
+            let age = clock::now_ms().saturating_sub(event.received_at);
             let age = Duration::from_millis(u64::try_from(age).unwrap_or(0));
             let begun = Instant::now();
             let answer = endpoint.ask(&self.http, &url, age).await;

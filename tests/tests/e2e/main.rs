@@ -5,6 +5,7 @@
 
 mod broker;
 mod configuration;
+mod crashes;
 mod dev;
 mod gateways;
 mod hydration;

@@ -22,6 +22,7 @@ use sluice_gateway::Gateway;
 use sluice_kafka::admin::Admin;
 use sluice_service::{
     config::Config,
+    faults,
     health::Health,
     shutdown::{Shutdown, install_panic_exit},
     telemetry::{self, Metrics},
@@ -119,6 +120,7 @@ pub async fn run(globals: &Globals, args: Args) -> anyhow::Result<Outcome> {
     let context = Context::load(globals, Audience::Role)?;
     let telemetry = telemetry::init(&context.config.telemetry, "sluice")
         .map_err(|error| Usage(error.to_string()))?;
+    faults::start().map_err(|error| Usage(error.to_string()))?;
     install_panic_exit();
     let shutdown = Shutdown::from_signals().context("handling signals")?;
     let data_dir = setup::data_dir(&args.data_dir)?;
