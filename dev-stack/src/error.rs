@@ -170,6 +170,15 @@ pub enum StackError {
     #[error("the {0} is running already")]
     AlreadyRunning(ServiceName),
 
+    /// A broker was asked for that the stack does not have.
+    #[error("there is no broker {broker}: this stack has {count}, numbered from 1")]
+    NoBroker {
+        /// The id that was asked for.
+        broker: u16,
+        /// How many brokers there are.
+        count: usize,
+    },
+
     /// The registry was asked for on a stack that was started without one.
     #[error("this stack was started without a schema registry (`start_registry` is false)")]
     NoRegistry,

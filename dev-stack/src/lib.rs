@@ -1,4 +1,4 @@
-//! A real Apache Kafka broker and schema registry on this computer, without containers.
+//! A real Apache Kafka broker, or three, and a schema registry on this computer, without containers.
 //!
 //! `sluice dev`, the end-to-end tests and the benchmarks need the real thing: no mock isolates
 //! transactions. This crate fetches the published artifacts once into a cache, starts them on
@@ -7,7 +7,8 @@
 //!
 //! * [`versions`]: what is fetched, pinned;
 //! * [`ensure_artifacts`]: the cache (fetch, verify, atomic move into place);
-//! * [`Stack`]: start, kill, restart and stop the two services, run Kafka's own tools.
+//! * [`Stack`]: start, kill, restart and stop the services, run Kafka's own tools;
+//! * [`Route`]: where a proxy goes between a broker and its clients.
 //!
 //! ```no_run
 //! use sluice_dev_stack::{Stack, StackOptions};
@@ -21,6 +22,7 @@
 //! ```
 
 mod artifacts;
+mod brokers;
 mod cache;
 mod error;
 mod kafka;
@@ -35,6 +37,7 @@ mod unit;
 pub mod versions;
 
 pub use artifacts::{Artifacts, ensure_artifacts};
+pub use brokers::Route;
 pub use error::{Prerequisite, StackError};
 pub use ports::Port;
 pub use progress::Progress;

@@ -15,9 +15,9 @@ const ANSWER_LIMIT: usize = 64 * 1024;
 /// What to ask, and which answer means ready.
 #[derive(Debug, Clone)]
 pub(crate) enum Probe {
-    /// The broker with this cluster id lists a usable broker. The id tells our broker from one of
-    /// another process that got the port first.
-    Kafka { port: u16, cluster_id: String },
+    /// The broker `node` of this cluster lists itself as usable. The cluster's id tells our broker from
+    /// one of another process that got the port first.
+    Kafka { port: u16, cluster_id: String, node: u16 },
     /// The registry lists its subjects.
     Registry { port: u16 },
 }
@@ -27,7 +27,7 @@ impl Probe {
     pub(crate) async fn attempt(&self) -> bool {
         let answer = async {
             match self {
-                Self::Kafka { port, cluster_id } => cluster_of_usable_broker(*port)
+                Self::Kafka { port, cluster_id, node } => cluster_of_usable_broker(*port, *node)
                     .await
                     .map(|found| found.as_ref() == Some(cluster_id)),
                 Self::Registry { port } => subjects_status(*port).await.map(|status| status == 200),
@@ -47,7 +47,7 @@ const METADATA_REQUEST: [u8; 18] = [
     0, 0, 0, 0, // no topics
 ];
 
-async fn cluster_of_usable_broker(port: u16) -> io::Result<Option<String>> {
+async fn cluster_of_usable_broker(port: u16, node: u16) -> io::Result<Option<String>> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
     stream.write_all(&METADATA_REQUEST).await?;
     let size = stream.read_u32().await? as usize;
@@ -56,21 +56,22 @@ async fn cluster_of_usable_broker(port: u16) -> io::Result<Option<String>> {
     }
     let mut answer = vec![0; size];
     stream.read_exact(&mut answer).await?;
-    Ok(cluster_in_metadata(&answer))
+    Ok(cluster_in_metadata(&answer, node))
 }
 
-/// The cluster id, if the answer is whole and lists at least one broker.
-fn cluster_in_metadata(answer: &[u8]) -> Option<String> {
+/// The cluster id, if the answer is whole and lists the broker `node`.
+fn cluster_in_metadata(answer: &[u8], node: u16) -> Option<String> {
     let mut rest = answer.get(4..)?; // correlation id
     let brokers = i32::from_be_bytes(*take(&mut rest)?);
+    let mut listed = false;
     for _ in 0..brokers {
-        take::<4>(&mut rest)?; // node id
+        listed |= i32::from_be_bytes(*take(&mut rest)?) == i32::from(node);
         string(&mut rest)?; // host
         take::<4>(&mut rest)?; // port
         string(&mut rest)?; // rack
     }
     let cluster = string(&mut rest)?;
-    if brokers < 1 || cluster.is_empty() {
+    if !listed || cluster.is_empty() {
         return None;
     }
     String::from_utf8(cluster.to_vec()).ok()
@@ -112,7 +113,7 @@ mod tests {
     fn answer(brokers: i32) -> Vec<u8> {
         let mut bytes = vec![0, 0, 0, 1];
         bytes.extend(brokers.to_be_bytes());
-        for node in 0..brokers {
+        for node in 1..=brokers {
             bytes.extend(node.to_be_bytes());
             bytes.extend([0, 2, b'h', b'o']);
             bytes.extend(9092_i32.to_be_bytes());
@@ -126,12 +127,14 @@ mod tests {
     #[test]
     fn ready_needs_a_broker_and_any_truncation_is_not_ready() {
         let whole = answer(2);
-        assert_eq!(cluster_in_metadata(&whole).as_deref(), Some("abc"));
-        assert_eq!(cluster_in_metadata(&answer(0)), None);
+        assert_eq!(cluster_in_metadata(&whole, 1).as_deref(), Some("abc"));
+        assert_eq!(cluster_in_metadata(&whole, 2).as_deref(), Some("abc"));
+        assert_eq!(cluster_in_metadata(&whole, 3), None);
+        assert_eq!(cluster_in_metadata(&answer(0), 1), None);
         let needed = whole.len() - 8;
         for length in 0..needed {
-            assert_eq!(cluster_in_metadata(&whole[..length]), None, "{length}");
+            assert_eq!(cluster_in_metadata(&whole[..length], 1), None, "{length}");
         }
-        assert_eq!(cluster_in_metadata(&[0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff]), None);
+        assert_eq!(cluster_in_metadata(&[0, 0, 0, 1, 0x7f, 0xff, 0xff, 0xff], 1), None);
     }
 }

@@ -1,6 +1,7 @@
 //! The stack as its users see it: a broker and a registry that start, fail, restart and stop.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -13,10 +14,11 @@ use tokio::process::Command;
 
 use crate::{
     artifacts::{Artifacts, ensure_artifacts},
+    brokers::{Brokers, Place, Plan, Route, other_ports_may_do},
     cache,
     error::StackError,
     kafka,
-    ports::{Port, PortLease, lease},
+    ports::{Port, lease},
     probe::Probe,
     progress::Progress,
     registry,
@@ -26,8 +28,8 @@ use crate::{
 
 /// How long a data folder may stay locked by a predecessor that is still ending.
 const DATA_LOCK_LIMIT: Duration = Duration::from_secs(15);
-/// How often a start is tried with other ports when a free port was taken in the meantime.
-const PORT_ATTEMPTS: usize = 3;
+/// Time for an orderly end of the registry before it is killed.
+const REGISTRY_STOP_GRACE: Duration = Duration::from_secs(30);
 
 /// Where the broker's data lives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,13 +45,22 @@ pub enum DataDir {
 pub struct StackOptions {
     /// Where the data lives.
     pub data_dir: DataDir,
-    /// Port of the broker on 127.0.0.1.
+    /// Port of the broker on 127.0.0.1; several brokers take the numbers from it on.
     pub kafka_port: Port,
     /// Port of the registry on 127.0.0.1.
     pub registry_port: Port,
     /// How progress is shown.
     pub progress: Progress,
-    /// Heap of the broker in MiB.
+    /// How many brokers: 1, or 3 for a cluster whose topics have three replicas and accept writes while
+    /// one broker is away (`min.insync.replicas` 2). 0 counts as 1.
+    pub brokers: u16,
+    /// Whether each broker gets a second listener whose clients are sent through a proxy. Nothing listens
+    /// where they are sent until a proxy is put there; see [`Stack::routes`].
+    pub proxied: bool,
+    /// Folders in which single brokers, by id from 1, make their data folder instead of in `data_dir`: for
+    /// example on a file system of limited size. The stack does not remove what it leaves there.
+    pub kafka_dirs: BTreeMap<u16, PathBuf>,
+    /// Heap of each broker in MiB.
     pub kafka_heap_mb: u32,
     /// Whether to start the schema registry.
     pub start_registry: bool,
@@ -65,6 +76,9 @@ impl Default for StackOptions {
             kafka_port: Port::Free,
             registry_port: Port::Free,
             progress: Progress::Silent,
+            brokers: 1,
+            proxied: false,
+            kafka_dirs: BTreeMap::new(),
             kafka_heap_mb: 512,
             start_registry: true,
             startup_timeout: Duration::from_secs(120),
@@ -72,14 +86,14 @@ impl Default for StackOptions {
     }
 }
 
-/// A running broker and, by choice, a running registry.
+/// A running broker, or three, and, by choice, a running registry.
 ///
-/// [`Stack::stop`] ends both in order. Dropping the stack, or the end of this process by any means,
+/// [`Stack::stop`] ends all in order. Dropping the stack, or the end of this process by any means,
 /// ends them too, within seconds, without waiting for it.
 #[derive(Debug)]
 pub struct Stack {
     // Fields are dropped in this order: the services get their order to stop first.
-    kafka: Unit,
+    brokers: Brokers,
     registry: Option<Unit>,
     kafka_bootstrap: String,
     registry_url: String,
@@ -163,10 +177,24 @@ impl Stack {
         kafka::write_logging(&data.path)?;
         data.clear_scratch()?;
 
-        let started = start_kafka(&options, &artifacts, &data, &lock).await?;
+        let step = options.progress.step(format!("Starting Apache Kafka {}", versions::KAFKA));
+        let plan = Plan {
+            count: options.brokers.max(1),
+            port: options.kafka_port,
+            proxied: options.proxied,
+            dirs: &options.kafka_dirs,
+            heap_mb: options.kafka_heap_mb,
+            startup_timeout: options.startup_timeout,
+        };
+        let place =
+            Place { artifacts: &artifacts, data: &data.path, scratch: data.scratch(), lock: &lock };
+        let brokers = Brokers::start(&plan, &place, &step).await?;
+        drop(step);
+        let addresses: Vec<String> =
+            brokers.all.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect();
         let mut stack = Self {
-            kafka_bootstrap: format!("127.0.0.1:{}", started.port),
-            kafka: started.unit,
+            kafka_bootstrap: addresses.join(","),
+            brokers,
             registry: None,
             registry_url: String::new(),
             artifacts,
@@ -178,12 +206,13 @@ impl Stack {
             stack.start_new_registry(&options).await?;
         }
         let registry_url = stack.registry.as_ref().map(|_| stack.registry_url.as_str());
+        let first = stack.brokers.all.first();
         let file = ClusterFile {
-            cluster_id: &started.cluster_id,
+            cluster_id: &stack.brokers.cluster_id,
             kafka_version: versions::KAFKA,
             kafka_bootstrap: &stack.kafka_bootstrap,
-            kafka_port: started.port,
-            controller_port: started.controller_port,
+            kafka_port: first.map_or(0, |broker| broker.port),
+            controller_port: first.map_or(0, |broker| broker.controller_port),
             registry_version: registry_url.map(|_| versions::REGISTRY),
             registry_url,
         };
@@ -220,10 +249,13 @@ impl Stack {
             };
             let outcome =
                 unit.start(self.data.scratch(), &self.lock, options.startup_timeout).await;
-            if other_ports_may_do(&outcome, attempt, &unit.ports) {
-                continue;
+            if let Err(error) = outcome {
+                let ports: Vec<_> = unit.ports.iter().collect();
+                if other_ports_may_do(&error, attempt, &ports) {
+                    continue;
+                }
+                return Err(error);
             }
-            outcome?;
             self.registry_url = format!("http://127.0.0.1:{number}/apis/ccompat/v7");
             self.registry = Some(unit);
             break;
@@ -232,9 +264,28 @@ impl Stack {
         Ok(())
     }
 
-    /// Bootstrap servers for Kafka clients, `127.0.0.1:PORT`.
+    /// Bootstrap servers for Kafka clients, `127.0.0.1:PORT`, of several brokers with commas between.
     pub fn kafka_bootstrap(&self) -> &str {
         &self.kafka_bootstrap
+    }
+
+    /// Bootstrap servers for clients that are to go through proxies, in the form of
+    /// [`Self::kafka_bootstrap`]. Empty when the stack was started without `proxied`.
+    pub fn proxied_bootstrap(&self) -> String {
+        let addresses: Vec<String> =
+            self.routes().iter().map(|route| format!("127.0.0.1:{}", route.listen)).collect();
+        addresses.join(",")
+    }
+
+    /// Where the proxies belong, one for each broker. Empty when the stack was started without
+    /// `proxied`.
+    pub fn routes(&self) -> Vec<Route> {
+        self.brokers.all.iter().filter_map(|broker| broker.route).collect()
+    }
+
+    /// The ids of the brokers, running or not.
+    pub fn brokers(&self) -> Vec<u16> {
+        self.brokers.all.iter().map(|broker| broker.id).collect()
     }
 
     /// Base URL of the registry's Confluent-compatible API, without a trailing slash. Empty when
@@ -243,9 +294,19 @@ impl Stack {
         &self.registry_url
     }
 
-    /// Process id of the broker while it runs.
+    /// Process id of the broker while it runs; of several, of the first that runs.
     pub fn kafka_pid(&self) -> Option<u32> {
-        self.kafka.pid()
+        self.brokers.all.iter().find_map(|broker| broker.unit.pid())
+    }
+
+    /// Process id of the broker `id` while it runs.
+    pub fn broker_pid(&self, id: u16) -> Option<u32> {
+        self.brokers.all.iter().find(|broker| broker.id == id)?.unit.pid()
+    }
+
+    /// The folder with the records of the broker `id`.
+    pub fn broker_dir(&self, id: u16) -> Option<&Path> {
+        self.brokers.all.iter().find(|broker| broker.id == id).map(|broker| broker.dir.as_path())
     }
 
     /// Process id of the registry while it runs.
@@ -253,27 +314,62 @@ impl Stack {
         self.registry.as_ref().and_then(Unit::pid)
     }
 
-    /// The folder with the data (`kafka/`), the logs (`logs/`) and `cluster.json`.
+    /// The folder with the data (`kafka/`, or `kafka-1/` and so on), the logs (`logs/`) and `cluster.json`.
     pub fn data_dir(&self) -> &Path {
         &self.data.path
     }
 
-    /// Kills the broker (SIGKILL) and returns when it is gone. Its data stays.
+    /// Kills the broker, or all of them (SIGKILL), and returns when they are gone. Their data stays.
     pub async fn kill_kafka(&mut self) {
-        self.kafka.kill().await;
+        self.brokers.kill().await;
     }
 
-    /// Stops the broker in order (SIGTERM) and returns when it is gone. Its data stays.
+    /// Stops the broker, or all of them, in order (SIGTERM), and returns when they are gone. Their data
+    /// stays.
     pub async fn stop_kafka(&mut self) {
-        self.kafka.stop().await;
+        self.brokers.stop().await;
     }
 
-    /// Starts a stopped or killed broker again, on the same port with the same data.
+    /// Starts what was stopped or killed of the brokers again, on the same ports with the same data.
     ///
     /// # Errors
-    /// The broker runs already, or does not come up.
+    /// All run already, or one does not come up.
     pub async fn start_kafka(&mut self) -> Result<(), StackError> {
-        self.kafka.start(self.data.scratch(), &self.lock, self.startup_timeout).await
+        let place = Place {
+            artifacts: &self.artifacts,
+            data: &self.data.path,
+            scratch: self.data.scratch(),
+            lock: &self.lock,
+        };
+        self.brokers.start_stopped(&place, self.startup_timeout).await
+    }
+
+    /// Kills the broker `id` (SIGKILL) and returns when it is gone. Its data stays.
+    ///
+    /// # Errors
+    /// There is no such broker.
+    pub async fn kill_broker(&mut self, id: u16) -> Result<(), StackError> {
+        self.brokers.one(id)?.unit.kill().await;
+        Ok(())
+    }
+
+    /// Stops the broker `id` in order (SIGTERM): it hands over what it leads, and is gone when this
+    /// returns. Its data stays.
+    ///
+    /// # Errors
+    /// There is no such broker.
+    pub async fn stop_broker(&mut self, id: u16) -> Result<(), StackError> {
+        self.brokers.stop_one(id).await
+    }
+
+    /// Starts the broker `id` again, on the same ports with the same data, and waits until it serves
+    /// clients. Its replicas may still be behind then.
+    ///
+    /// # Errors
+    /// There is no such broker, it runs already, or it does not come up.
+    pub async fn start_broker(&mut self, id: u16) -> Result<(), StackError> {
+        let (scratch, limit) = (self.data.scratch(), self.startup_timeout);
+        self.brokers.one(id)?.unit.start(scratch, &self.lock, limit).await
     }
 
     /// Kills the registry (SIGKILL) and returns when it is gone.
@@ -286,7 +382,7 @@ impl Stack {
     /// Stops the registry in order (SIGTERM) and returns when it is gone.
     pub async fn stop_registry(&mut self) {
         if let Some(registry) = &mut self.registry {
-            registry.stop().await;
+            registry.stop(REGISTRY_STOP_GRACE).await;
         }
     }
 
@@ -320,18 +416,23 @@ impl Stack {
     /// service counts as stopped afterwards and can be started again.
     pub async fn wait_failed(&mut self) -> ServiceExit {
         let Some(registry) = &mut self.registry else {
-            return self.kafka.wait_failed().await;
+            return self.brokers.wait_failed().await;
         };
         tokio::select! {
-            exit = self.kafka.wait_failed() => exit,
+            exit = self.brokers.wait_failed() => exit,
             exit = registry.wait_failed() => exit,
         }
     }
 
-    /// Stops the registry, then the broker, and removes temporary data.
+    /// Stops the registry, then the brokers, and removes temporary data.
     pub async fn stop(mut self) {
         self.stop_registry().await;
-        self.stop_kafka().await;
+        if self.data.temporary.is_some() && self.brokers.all.len() > 1 {
+            // Nobody will read what they would put in order.
+            self.kill_kafka().await;
+        } else {
+            self.stop_kafka().await;
+        }
         if let Some(dir) = self.data.temporary.take() {
             let path = dir.path().to_owned();
             if let Err(error) = dir.close() {
@@ -339,62 +440,4 @@ impl Stack {
             }
         }
     }
-}
-
-struct StartedKafka {
-    unit: Unit,
-    cluster_id: String,
-    port: u16,
-    controller_port: u16,
-}
-
-async fn start_kafka(
-    options: &StackOptions,
-    artifacts: &Artifacts,
-    data: &Data,
-    lock: &File,
-) -> Result<StartedKafka, StackError> {
-    let step = options.progress.step(format!("Starting Apache Kafka {}", versions::KAFKA));
-    let kafka_dir = data.path.join("kafka");
-    let properties = data.path.join("server.properties");
-    let logs = data.logs();
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let lease_of_clients = lease(options.kafka_port, ServiceName::Kafka).await?;
-        let lease_of_controller = lease(Port::Free, ServiceName::Kafka).await?;
-        let (port, controller_port) = (lease_of_clients.number, lease_of_controller.number);
-        let ports = (port, controller_port);
-        let cluster_id = kafka::format(artifacts, &data.path, &kafka_dir, ports, &step).await?;
-        kafka::write_properties(&properties, &kafka_dir, port, controller_port)?;
-        step.detail("waiting for it to answer");
-        let log = logs.join("kafka.log");
-        let heap_mb = options.kafka_heap_mb;
-        let mut unit = Unit {
-            name: ServiceName::Kafka,
-            launch: kafka::launch(artifacts, &data.path, &properties, &log, heap_mb),
-            probe: Probe::Kafka { port, cluster_id: cluster_id.clone() },
-            ports: vec![lease_of_clients, lease_of_controller],
-            log,
-            console: logs.join("kafka.console.log"),
-            process: None,
-        };
-        let outcome = unit.start(data.scratch(), lock, options.startup_timeout).await;
-        if !other_ports_may_do(&outcome, attempt, &unit.ports) {
-            return outcome.map(|()| StartedKafka { unit, cluster_id, port, controller_port });
-        }
-    }
-}
-
-/// True if a start failed for a port that was chosen here and can be chosen anew.
-fn other_ports_may_do(
-    outcome: &Result<(), StackError>,
-    attempt: usize,
-    ports: &[PortLease],
-) -> bool {
-    let Err(StackError::PortInUse { port, .. }) = outcome else {
-        return false;
-    };
-    let chosen = |lease: &PortLease| lease.number == *port && lease.is_free_choice();
-    attempt < PORT_ATTEMPTS && ports.iter().any(chosen)
 }

@@ -19,8 +19,6 @@ use crate::{
 
 /// Pause between two readiness attempts.
 const PROBE_PAUSE: Duration = Duration::from_millis(50);
-/// Time for an orderly end before the service is killed.
-const STOP_GRACE: Duration = Duration::from_secs(30);
 /// Bytes read from the end of a log for an error message.
 const TAIL_BYTES: u64 = 256 * 1024;
 
@@ -56,6 +54,8 @@ impl fmt::Display for ServiceName {
 pub struct ServiceExit {
     /// Which service ended.
     pub service: ServiceName,
+    /// Id of the broker, from 1, if it is one.
+    pub broker: Option<u16>,
     /// How it ended: its exit code, or 128 plus the number of the signal.
     pub code: Option<i32>,
     /// Its log.
@@ -146,9 +146,10 @@ impl Unit {
         }
     }
 
-    pub(crate) async fn stop(&mut self) {
+    /// Ends the service in order, or kills it after `grace`.
+    pub(crate) async fn stop(&mut self, grace: Duration) {
         if let Some(process) = self.process.take() {
-            self.report(process.terminate(STOP_GRACE).await);
+            self.report(process.terminate(grace).await);
         }
     }
 
@@ -170,6 +171,10 @@ impl Unit {
         self.process = None;
         ServiceExit {
             service: self.name,
+            broker: match self.probe {
+                Probe::Kafka { node, .. } => Some(node),
+                Probe::Registry { .. } => None,
+            },
             code: status.ok().and_then(|status| status.code()),
             log: self.log.clone(),
             tail: self.tail(),

@@ -166,6 +166,7 @@ async fn start_stack(args: &Args, data_dir: &Path) -> anyhow::Result<Option<Stac
         kafka_heap_mb: KAFKA_HEAP_MB,
         start_registry: args.external_registry.is_none(),
         startup_timeout: STARTUP_LIMIT,
+        ..StackOptions::default()
     };
     Ok(Some(Stack::start(options).await?))
 }
