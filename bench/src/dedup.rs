@@ -33,7 +33,9 @@ const KEPT: i64 = 60 * 86_400_000;
 /// The processor's own, with the default `processor.index_buffer`.
 const LIMITS: Limits = Limits::keeping(100_000, KEPT);
 const COMMIT: u64 = 1_000;
-const ROUNDS: usize = 5;
+/// The default dedup window, ms: what a lookup in service goes back.
+const WINDOW: i64 = 30 * 86_400_000;
+const ROUNDS: usize = 9;
 const LOOKUPS: u64 = 200_000;
 /// Lookups whose every block comes from the disk.
 const COLD_LOOKUPS: u64 = 300;
@@ -56,11 +58,19 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     let folder = tempfile::tempdir_in(&args.folder)
         .with_context(|| format!("making a folder in {}", args.folder.display()))?;
-    let before = resident()?;
+    let (resident, written) = ("VmRSS:", "wchar:");
+    let before = status(resident)?;
+    let written_before = io(written)?;
     let mut rows = Vec::new();
     let mut store = fill(args.keys, folder.path(), &mut rows)?;
-    let resident = resident()?.saturating_sub(before);
-    rows.push(Row::of("resident, open table included", "MB", vec![resident as f64 / 1e6]));
+    let written = io(written)?.saturating_sub(written_before);
+    rows.push(Row::of("bytes written per key", "B", vec![written as f64 / args.keys as f64]));
+    let mut megabytes = |name: &str, bytes: u64| {
+        let more = bytes.saturating_sub(before) as f64 / 1e6;
+        rows.push(Row::of(name, "MB", vec![more]));
+    };
+    megabytes("resident, open table included", status(resident)?);
+    megabytes("resident at most, while it was filled", status("VmHWM:")?);
     lookups(&mut store, args.keys, &mut rows)?;
     drop(store);
     cold(folder.path(), args.keys, &mut rows)?;
@@ -127,30 +137,42 @@ fn settle(store: &mut Store, keys: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn found(store: &Store, key: KeyHash) -> anyhow::Result<bool> {
+fn found(store: &Store, key: KeyHash, not_before: i64) -> anyhow::Result<bool> {
     let mut found = false;
-    store.visit(key, 0, &mut |_, _| found = true)?;
+    store.visit(key, not_before, &mut |_, _| found = true)?;
     Ok(found)
 }
 
-/// Lookups a round, µs each.
+/// Lookups in all that is kept, and of new keys in the window alone, as the processor asks; µs each.
 fn lookups(store: &mut Store, keys: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
-    let mut measure = |name: &str, of: &dyn Fn(u64) -> u64, expected: bool| -> anyhow::Result<()> {
-        let mut rounds = Vec::new();
+    let in_window = KEPT - WINDOW;
+    for (name, not_before) in [("segments asked", 0), ("segments asked, in the window", in_window)]
+    {
+        rows.push(Row::of(name, "count", vec![store.asked(not_before) as f64]));
+    }
+    let mut measure = |name: &str, of: &dyn Fn(u64) -> u64, not_before: i64, expected: bool| {
+        let (mut rounds, mut computing) = (Vec::new(), Vec::new());
         for round in 0..ROUNDS as u64 {
-            let started = Instant::now();
+            let (started, computed) = (Instant::now(), thread_time()?);
             for number in 0..LOOKUPS {
-                let hit = black_box(found(store, key(of(round * LOOKUPS + number)))?);
+                let key = key(of(round * LOOKUPS + number));
+                let hit = black_box(found(store, key, not_before)?);
                 ensure!(hit == expected, "{name}: the index answers wrongly");
             }
+            let computed = thread_time()?.saturating_sub(computed);
+            computing.push(computed as f64 / 1e3 / LOOKUPS as f64);
             rounds.push(started.elapsed().as_secs_f64() * 1e6 / LOOKUPS as f64);
         }
         rows.push(Row::of(name, "µs", rounds));
-        Ok(())
+        rows.push(Row::of(format!("{name}, CPU"), "µs", computing));
+        anyhow::Ok(())
     };
-    measure("lookup of a new key", &|number| keys + number, false)?;
+    measure("lookup of a new key", &|number| keys + number, 0, false)?;
+    let others = |number| 2 * keys + number;
+    measure("lookup of a new key, in the window", &others, in_window, false)?;
     // A stride that visits keys of every age in no order.
-    measure("lookup of a known key, pages cached", &|n| n.wrapping_mul(0x9e37_79b1) % keys, true)
+    let known = |number: u64| number.wrapping_mul(0x9e37_79b1) % keys;
+    measure("lookup of a known key, pages cached", &known, 0, true)
 }
 
 /// Lookups of known keys whose pages were driven out of the system's cache.
@@ -168,7 +190,7 @@ fn cold(folder: &Path, keys: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> {
         let started = Instant::now();
         for number in 0..COLD_LOOKUPS {
             let number = (round * COLD_LOOKUPS + number).wrapping_mul(0x9e37_79b1) % sealed;
-            ensure!(found(&store, key(number))?, "the index has lost original {number}");
+            ensure!(found(&store, key(number), 0)?, "the index has lost original {number}");
         }
         rounds.push(started.elapsed().as_secs_f64() * 1e6 / COLD_LOOKUPS as f64);
     }
@@ -201,10 +223,27 @@ fn restart(folder: &Path, keys: u64, rows: &mut Vec<Row>) -> anyhow::Result<()> 
     Ok(())
 }
 
-/// Resident memory of this process, bytes.
-fn resident() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no VmRSS")?;
+/// What the kernel says of this process's memory, bytes.
+fn status(what: &str) -> anyhow::Result<u64> {
+    let line = line_of("/proc/self/status", what)?;
+    let kilobytes = line.strip_suffix(" kB").context("not in kB")?;
     Ok(kilobytes.trim().parse::<u64>()? * 1024)
+}
+
+/// How long this thread has had a processor, ns: time that does not grow with what else the machine does.
+fn thread_time() -> anyhow::Result<u64> {
+    let file = "/proc/thread-self/schedstat";
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+    Ok(text.split(' ').next().context("it is empty")?.parse()?)
+}
+
+/// What the kernel says of the bytes that this process has read and written.
+fn io(what: &str) -> anyhow::Result<u64> {
+    Ok(line_of("/proc/self/io", what)?.parse()?)
+}
+
+fn line_of(file: &str, what: &str) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("reading {file}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(what));
+    Ok(line.with_context(|| format!("no {what} in {file}"))?.trim().to_owned())
 }

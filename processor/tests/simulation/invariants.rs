@@ -1,5 +1,6 @@
 //! What must hold when all is at rest, told from the final logs alone, knowing nothing of the run.
 
+use crate::local::Local;
 use crate::world::{FACT, PARTITIONS, World, state_of, tp};
 use sluice_kafka::sim::Cluster;
 use sluice_processor::dedup::{ChainId, KeyHash, block::DedupBlock};
@@ -32,7 +33,11 @@ struct Traces<'a> {
 
 /// The originals of a partition by offset, as a left fold over the log: event key, or `None` for a
 /// record that cannot be decoded.
-fn originals(world: &World, cluster: &Cluster, partition: i32) -> BTreeMap<i64, Option<String>> {
+fn originals<L: Local>(
+    world: &World<L>,
+    cluster: &Cluster,
+    partition: i32,
+) -> BTreeMap<i64, Option<String>> {
     let mut last: HashMap<String, i64> = HashMap::new();
     let mut originals = BTreeMap::new();
     for (offset, stored) in cluster.read_all(&tp("raw", partition)) {
@@ -49,7 +54,10 @@ fn originals(world: &World, cluster: &Cluster, partition: i32) -> BTreeMap<i64, 
     originals
 }
 
-fn outputs(world: &World, cluster: &Cluster) -> (Vec<ProcessedEvent>, Vec<FailedEvent>) {
+fn outputs<L: Local>(
+    world: &World<L>,
+    cluster: &Cluster,
+) -> (Vec<ProcessedEvent>, Vec<FailedEvent>) {
     let mut processed: Vec<ProcessedEvent> = Vec::new();
     let mut failed = Vec::new();
     for partition in 0..PARTITIONS {
@@ -64,7 +72,7 @@ fn outputs(world: &World, cluster: &Cluster) -> (Vec<ProcessedEvent>, Vec<Failed
 }
 
 /// Checks every promise.
-pub fn check(world: &World, cluster: &Cluster) -> Result<Totals, Violation> {
+pub fn check<L: Local>(world: &World<L>, cluster: &Cluster) -> Result<Totals, Violation> {
     let (processed, failed) = outputs(world, cluster);
     let mut traces: BTreeMap<(i32, i64), Traces<'_>> = BTreeMap::new();
     for event in &processed {
@@ -95,7 +103,7 @@ pub fn check(world: &World, cluster: &Cluster) -> Result<Totals, Violation> {
             let taken_over = key.as_deref().is_some_and(|key| latest[key] > *offset);
             let none = Traces::default();
             let traces = traces.get(&(partition, *offset)).unwrap_or(&none);
-            let state = key.as_deref().and_then(state_of);
+            let state = key.as_deref().and_then(|key| world.setting.state_of(key));
             let tells = state.is_some();
             let found = state.filter(|_| !traces.processed.is_empty());
             if found.is_some_and(|state| !facts.contains(&(partition, state))) {
@@ -193,7 +201,7 @@ fn stuck(cluster: &Cluster, partition: i32, dead: &BTreeSet<&str>) -> Result<(),
 
 impl Violation {
     /// The violation and all that the logs hold of the event concerned, for a reader.
-    pub fn tell(&self, world: &World, cluster: &Cluster) -> String {
+    pub fn tell<L: Local>(&self, world: &World<L>, cluster: &Cluster) -> String {
         let Violation { partition, offset, what } = self;
         let mut text = format!("{what}: raw[{partition}]@{offset}\n");
         let raw = cluster.read_all(&tp("raw", *partition));

@@ -1,5 +1,6 @@
 //! The processor under test and the world around it: senders, the retry router, operators.
 
+use crate::local::{Life, Local};
 use futures::future::BoxFuture;
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use sluice_kafka::{
@@ -7,11 +8,7 @@ use sluice_kafka::{
     worker::{JournalRecord, LaneFacts, Logic, Output, Planned, Record, Refusal, TopicPartition},
 };
 use sluice_processor::{
-    dedup::{
-        KeyHash,
-        index::{InMemory, MemoryIndex},
-        state::Horizons,
-    },
+    dedup::{KeyHash, index::OriginalIndex, state::Horizons},
     emit::Emitter,
     failure::Failure,
     logic::{Answer, Batch, Job, ProcessorLogic},
@@ -49,36 +46,36 @@ impl Step for Half {
 }
 
 /// The processor, optionally with the mistake of applying before the commit is known.
-pub struct Subject {
-    inner: ProcessorLogic<MemoryIndex>,
+pub struct Subject<I> {
+    life: Life<I>,
     apply_early: bool,
 }
 
-impl Logic for Subject {
+impl<I: OriginalIndex> Logic for Subject<I> {
     type Job = Job;
     type Answer = Answer;
     type Batch = Batch;
     fn inputs(&self, lane: &TopicPartition) -> Vec<TopicPartition> {
-        self.inner.inputs(lane)
+        self.life.inner.inputs(lane)
     }
     fn journal_from(&mut self, lane: &TopicPartition) -> Result<i64, Refusal> {
-        self.inner.journal_from(lane)
+        self.life.inner.journal_from(lane)
     }
     fn restore(&mut self, lane: &TopicPartition, record: &JournalRecord) -> Result<(), Refusal> {
-        self.inner.restore(lane, record)
+        self.life.inner.restore(lane, record)
     }
     fn opened(
         &mut self,
         lane: &TopicPartition,
         facts: &LaneFacts,
     ) -> Result<Vec<(TopicPartition, i64)>, Refusal> {
-        self.inner.opened(lane, facts)
+        self.life.inner.opened(lane, facts)
     }
     fn release(&mut self, lane: &TopicPartition) {
-        self.inner.release(lane);
+        self.life.inner.release(lane);
     }
     fn plan(&mut self, records: Vec<Record>, now: i64) -> Planned<Batch, Job> {
-        self.inner.plan(records, now)
+        self.life.inner.plan(records, now)
     }
     fn finish(
         &mut self,
@@ -86,17 +83,17 @@ impl Logic for Subject {
         answers: Vec<Answer>,
         now: i64,
     ) -> Result<Vec<Output>, Refusal> {
-        let outputs = self.inner.finish(batch, answers, now)?;
+        let outputs = self.life.inner.finish(batch, answers, now)?;
         if self.apply_early {
-            self.inner.committed(&[], now)?;
+            self.life.inner.committed(&[], now)?;
         }
         Ok(outputs)
     }
     fn committed(&mut self, journal: &[(i32, i64)], now: i64) -> Result<(), Refusal> {
-        self.inner.committed(journal, now)
+        self.life.inner.committed(journal, now)
     }
     fn dropped(&mut self) {
-        self.inner.dropped();
+        self.life.inner.dropped();
     }
 }
 
@@ -109,12 +106,26 @@ pub struct Setting {
     pub keys: usize,
     /// Per cent of the events that are new; the rest repeat one that was sent before.
     pub fresh_percent: u32,
+    /// How long originals are remembered, ms; [`FOREVER`] where replays may reach back to the start.
+    pub kept: i64,
     /// The mistake of applying state before the commit is known.
     pub apply_early: bool,
 }
 
+/// Longer than any run.
+pub const FOREVER: i64 = i64::MAX / 2;
+
+impl Setting {
+    /// The state that the API tells of an event's object. None where originals are forgotten: a state would
+    /// then be a fact again.
+    pub fn state_of(&self, event_key: &str) -> Option<String> {
+        state_of(event_key).filter(|_| self.kept == FOREVER)
+    }
+}
+
 /// All but the brokers and the processors.
-pub struct World {
+pub struct World<L> {
+    local: L,
     pub setting: Setting,
     rules: Arc<Rules>,
     pub store: Arc<SchemaStore>,
@@ -159,8 +170,8 @@ fn home(key: &str) -> i32 {
     (KeyHash::of(key).0 % PARTITIONS as u128) as i32
 }
 
-impl World {
-    pub fn new(setting: Setting) -> World {
+impl<L: Local> World<L> {
+    pub fn new(setting: Setting, local: L) -> World<L> {
         let store = Arc::new(SchemaStore::new());
         for kind in RecordKind::ALL {
             store.insert(kind as u32, kind.schema().clone());
@@ -172,7 +183,7 @@ impl World {
             group: "g".into(),
             horizons: Horizons {
                 window: setting.window,
-                originals: i64::MAX / 2,
+                originals: setting.kept,
                 chains: i64::MAX / 2,
             },
             normalisers: HashMap::new(),
@@ -187,6 +198,7 @@ impl World {
             trace: |_, _| None,
         };
         World {
+            local,
             rules: Arc::new(rules),
             store,
             emitter: Arc::new(emitter),
@@ -291,26 +303,25 @@ impl World {
     }
 }
 
-impl Workload for World {
-    type Logic = Subject;
+impl<L: Local> Workload for World<L> {
+    type Logic = Subject<L::Index>;
 
-    fn start(&mut self, _worker: usize, stored: Option<&Subject>) -> Subject {
+    fn start(&mut self, worker: usize, stored: Option<&Self::Logic>) -> Self::Logic {
         self.starts += 1;
-        let inner = match stored {
-            Some(stored) => stored.inner.clone(),
-            None => ProcessorLogic::new(
-                self.rules.clone(),
-                self.store.clone(),
-                self.emitter.clone(),
-                Arc::new(InMemory),
-                self.starts << 32,
-            ),
-        };
-        Subject { inner, apply_early: self.setting.apply_early }
+        let seed = self.starts << 32;
+        let World { local, rules, store, emitter, .. } = self;
+        let life = local.start(worker, stored.map(|stored| &stored.life), &mut |indexes| {
+            ProcessorLogic::new(rules.clone(), store.clone(), emitter.clone(), indexes, seed)
+        });
+        Subject { life, apply_early: self.setting.apply_early }
     }
 
-    fn store(&mut self, logic: &Subject) -> Subject {
-        Subject { inner: logic.inner.committed_state(), apply_early: self.setting.apply_early }
+    fn store(&mut self, logic: &Self::Logic) -> Self::Logic {
+        let World { local, rules, store, emitter, .. } = self;
+        let life = local.store(&logic.life, &mut |indexes| {
+            ProcessorLogic::new(rules.clone(), store.clone(), emitter.clone(), indexes, 0)
+        });
+        Subject { life, apply_early: self.setting.apply_early }
     }
 
     fn act(&mut self, cluster: &mut Cluster, rng: &mut StdRng, now: &mut i64, draining: bool) {
@@ -335,7 +346,7 @@ impl Workload for World {
             })
         } else {
             let event = work.0.clone();
-            let state = state_of(&event.event_key);
+            let state = self.setting.state_of(&event.event_key);
             let fact =
                 |state| Fact { state, kind: FACT.to_owned(), amount_minor: None, since_ms: None };
             Ok((event, Done { facts: state.map(fact).into_iter().collect(), ..Done::default() }))

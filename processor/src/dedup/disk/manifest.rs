@@ -5,11 +5,11 @@
 //! the last block it contains, by which a store of another journal is told: the state of another cluster's
 //! partition would silently drop events of this one.
 
-use super::StoreError;
+use super::{StoreError, files};
 use crate::dedup::{ChainId, KeyHash, block::BlockMark};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File},
+    fs,
     io::Write,
     path::{Path, PathBuf},
 };
@@ -118,9 +118,9 @@ impl Manifest {
         let mut bytes = serde_json::to_vec(&text).map_err(|error| io(error.into()))?;
         let checksum = blake3::hash(&bytes).to_hex();
         bytes.extend_from_slice(checksum.as_bytes());
-        let mut file = File::create(&temporary).map_err(io)?;
-        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(io)?;
-        fs::rename(&temporary, folder.join(NAME)).map_err(io)?;
+        let mut file = files::create(&temporary).map_err(io)?;
+        file.write_all(&bytes).and_then(|()| files::sync(&file, &temporary)).map_err(io)?;
+        files::rename(&temporary, &folder.join(NAME)).map_err(io)?;
         sync(folder)
     }
 
@@ -130,7 +130,7 @@ impl Manifest {
     /// The manifest cannot be removed.
     pub fn discard(folder: &Path) -> Result<(), StoreError> {
         let path: PathBuf = folder.join(NAME);
-        match fs::remove_file(&path) {
+        match files::remove(&path) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
                 Err(StoreError::Io { path, source })
             }
@@ -141,9 +141,7 @@ impl Manifest {
 
 /// Makes the names in a folder durable.
 fn sync(folder: &Path) -> Result<(), StoreError> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|source| StoreError::Io { path: folder.to_owned(), source })
+    files::sync_folder(folder).map_err(|source| StoreError::Io { path: folder.to_owned(), source })
 }
 
 #[cfg(test)]

@@ -3,12 +3,16 @@
 //! * [`folder`]: where a worker's stores are, and that it is their only writer;
 //! * [`store`]: the originals of one raw partition: an open table and sealed segments;
 //! * [`segment`]: an immutable, checksummed, sorted file with a filter in front;
+//! * `filter.rs`: that filter;
 //! * [`manifest`]: what a store consists of and how far it is in its journal;
+//! * `files.rs`: every change that is made to a folder;
 //! * `table.rs`: the open part; [`upkeep`]: writing and merging, away from the worker.
 //!
 //! Nothing here is the truth: the journal is. So every doubt is an error, and the way out is always the same:
 //! discard the store and fill it from the journal.
 
+mod files;
+mod filter;
 pub mod folder;
 pub mod manifest;
 pub mod segment;

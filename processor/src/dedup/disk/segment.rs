@@ -4,35 +4,36 @@
 //! blocks   4096 bytes each: CRC-32 of the rest · count: u32 · up to 127 entries · zeros
 //!          entry: key: u128 · offset: i64 · time: i64
 //! fences   the upper half of each block's first key: u64
-//! filter   binary fuse, 8 bits: descriptor · fingerprints
-//! footer   "SDS1" · counts, lengths, oldest and newest time · BLAKE3 of fences, filter and footer
+//! filters  of the upper halves of the keys, in parts
+//! footer   "SDS2" · counts, lengths, oldest and newest time · BLAKE3 of fences, filters and footer
 //! ```
-//! Integers are little-endian. Fences and filter are read when the segment is opened and checked then;
+//! Integers are little-endian. Fences and filters are read when the segment is opened and checked then;
 //! a block is checked whenever it is read. So whatever has happened to the file, a lookup answers
 //! rightly or fails: it never says "not seen" of a key that was.
 //!
-//! The filter may only say "certainly not in here"; anything else is looked up in the file. Blocks are
-//! read with positioned reads, not mapped into memory: a file that was cut short is an error there, and a
+//! A filter may only say "certainly not in here"; anything else is looked up in the file, which is one read of one
+//! block but for keys whose originals do not fit one. Blocks are read with positioned reads, not mapped into memory: a file that was cut short is an error there, and a
 //! signal that ends the process here. The system's page cache serves both alike.
 
-use super::StoreError;
+use super::{
+    StoreError, files,
+    filter::{Builder, Filters},
+};
 use crate::dedup::{KeyHash, Original};
 use std::{
     fs::File,
-    io::{BufWriter, Read, Seek, SeekFrom, Write},
+    io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
-use xorf::{BinaryFuse8, BinaryFuse8Ref, DmaSerializable, Filter, FilterRef};
 
-const MAGIC: &[u8; 4] = b"SDS1";
+const MAGIC: &[u8; 4] = b"SDS2";
 const BLOCK: usize = 4096;
 const BLOCK_HEAD: usize = 8;
 const ENTRY: usize = 32;
 const PER_BLOCK: usize = (BLOCK - BLOCK_HEAD) / ENTRY;
-const DESCRIPTOR: usize = <BinaryFuse8 as DmaSerializable>::DESCRIPTOR_LEN;
-/// Magic, entries, blocks, fingerprints, oldest, newest.
-const FACTS: usize = 4 + 8 + 4 + 8 + 8 + 8;
+/// Magic, entries, blocks, parts of the filter, their bytes, oldest, newest.
+const FACTS: usize = 4 + 8 + 4 + 4 + 8 + 8 + 8;
 const FOOTER: usize = FACTS + 32;
 
 /// An open segment.
@@ -44,8 +45,7 @@ pub struct Segment {
     oldest: i64,
     newest: i64,
     fences: Box<[u64]>,
-    descriptor: [u8; DESCRIPTOR],
-    fingerprints: Box<[u8]>,
+    filters: Filters,
 }
 
 /// The half of a key that files are searched and filtered by.
@@ -66,7 +66,7 @@ impl Segment {
         let written = write_file(path, originals);
         if written.is_err() {
             // The error that matters is the first one.
-            let _ = std::fs::remove_file(path);
+            let _ = files::remove(path);
         }
         written?;
         Segment::open(path)
@@ -89,34 +89,42 @@ impl Segment {
         if &facts[..4] != MAGIC {
             return Err(corrupt("its footer is not that of a segment"));
         }
-        let (entries, blocks) = (u64_at(facts, 4), u32_at(facts, 12) as usize);
-        let fingerprints = usize::try_from(u64_at(facts, 16)).unwrap_or(usize::MAX);
-        let tail =
-            (blocks.saturating_mul(8)).saturating_add(DESCRIPTOR).saturating_add(fingerprints);
-        let tail_at = blocks as u64 * BLOCK as u64;
-        if tail_at.saturating_add(tail as u64) != facts_at {
+        let (entries, blocks) = (u64_at(facts, 4), u32_at(facts, 12));
+        let (parts, filters) = (u32_at(facts, 16), u64_at(facts, 20));
+        let tail_at = u64::from(blocks) * BLOCK as u64;
+        let tail = (u64::from(blocks) * 8).saturating_add(filters);
+        if tail_at.saturating_add(tail) != facts_at {
             return Err(corrupt("its length is not what its footer says"));
         }
         file.seek(SeekFrom::Start(tail_at)).map_err(io)?;
-        let mut bytes = vec![0; tail];
-        file.read_exact(&mut bytes).map_err(io)?;
-        let mut hash = blake3::Hasher::new();
-        hash.update(&bytes).update(facts);
-        if hash.finalize().as_bytes() != &footer[FACTS..] {
+        let mut tail = Hashed { with: BufReader::new(&mut file), hash: blake3::Hasher::new() };
+        let mut fences = vec![0_u64; blocks as usize].into_boxed_slice();
+        for fence in &mut fences {
+            let mut bytes = [0; 8];
+            tail.read_exact(&mut bytes).map_err(io)?;
+            *fence = u64::from_le_bytes(bytes);
+        }
+        let filters =
+            Filters::read(&mut tail, parts as usize, filters).map_err(|error| {
+                match error.kind() {
+                    io::ErrorKind::InvalidData => {
+                        corrupt("its filters are not as long as its footer says")
+                    }
+                    _ => io(error),
+                }
+            })?;
+        tail.hash.update(facts);
+        if tail.hash.finalize().as_bytes() != &footer[FACTS..] {
             return Err(corrupt("its checksum does not match"));
         }
-        let (fences, filter) = bytes.split_at(blocks * 8);
-        let mut descriptor = [0; DESCRIPTOR];
-        descriptor.copy_from_slice(&filter[..DESCRIPTOR]);
         Ok(Segment {
             path: path.to_owned(),
             file,
             entries,
-            oldest: u64_at(facts, 24) as i64,
-            newest: u64_at(facts, 32) as i64,
-            fences: fences.chunks_exact(8).map(|fence| u64_at(fence, 0)).collect(),
-            descriptor,
-            fingerprints: filter[DESCRIPTOR..].into(),
+            oldest: u64_at(facts, 28) as i64,
+            newest: u64_at(facts, 36) as i64,
+            fences,
+            filters,
         })
     }
 
@@ -151,7 +159,7 @@ impl Segment {
         mut visit: impl FnMut(i64, i64) -> bool,
     ) -> Result<bool, StoreError> {
         let wanted = upper(key);
-        if !BinaryFuse8Ref::from_dma(&self.descriptor, &self.fingerprints).contains(&wanted) {
+        if !self.filters.may_hold(wanted) {
             return Ok(false);
         }
         // A key's originals may begin in the block before the first that starts with its half or above.
@@ -219,9 +227,9 @@ fn write_file(
     originals: impl Iterator<Item = Result<Original, StoreError>>,
 ) -> Result<(), StoreError> {
     let io = |source| StoreError::Io { path: path.to_owned(), source };
-    let mut file = BufWriter::with_capacity(1 << 20, File::create(path).map_err(io)?);
+    let mut file = BufWriter::with_capacity(1 << 20, files::create(path).map_err(io)?);
     let mut fences = Vec::new();
-    let mut keys = Vec::new();
+    let mut filters = Builder::default();
     let (mut oldest, mut newest, mut entries) = (i64::MAX, i64::MIN, 0_u64);
     let mut block = Vec::with_capacity(BLOCK);
     for original in originals {
@@ -233,10 +241,7 @@ fn write_file(
         block.extend_from_slice(&key.0.to_le_bytes());
         block.extend_from_slice(&offset.to_le_bytes());
         block.extend_from_slice(&time.to_le_bytes());
-        // The filter takes each key once.
-        if keys.last() != Some(&upper(key)) {
-            keys.push(upper(key));
-        }
+        filters.add(upper(key)).map_err(io)?;
         (oldest, newest, entries) = (oldest.min(time), newest.max(time), entries + 1);
         if block.len() + ENTRY > BLOCK {
             finish_block(&mut block, &mut file).map_err(io)?;
@@ -245,28 +250,49 @@ fn write_file(
     if !block.is_empty() {
         finish_block(&mut block, &mut file).map_err(io)?;
     }
-    let filter = BinaryFuse8::try_from(&keys)
-        .map_err(|what| StoreError::Corrupt { path: path.to_owned(), what })?;
-    let mut tail = Vec::with_capacity(fences.len() * 8 + DESCRIPTOR + filter.fingerprints.len());
-    tail.extend(fences.iter().flat_map(|fence| fence.to_le_bytes()));
-    let mut descriptor = [0; DESCRIPTOR];
-    filter.dma_copy_descriptor_to(&mut descriptor);
-    tail.extend_from_slice(&descriptor);
-    tail.extend_from_slice(filter.dma_fingerprints());
+    let filters = filters.finish().map_err(io)?;
     let mut facts = Vec::with_capacity(FACTS);
     facts.extend_from_slice(MAGIC);
     facts.extend_from_slice(&entries.to_le_bytes());
     facts.extend_from_slice(&(fences.len() as u32).to_le_bytes());
-    facts.extend_from_slice(&(filter.dma_fingerprints().len() as u64).to_le_bytes());
+    facts.extend_from_slice(&(filters.parts() as u32).to_le_bytes());
+    facts.extend_from_slice(&filters.size().to_le_bytes());
     facts.extend_from_slice(&oldest.to_le_bytes());
     facts.extend_from_slice(&newest.to_le_bytes());
-    let mut hash = blake3::Hasher::new();
-    hash.update(&tail).update(&facts);
-    file.write_all(&tail).map_err(io)?;
-    file.write_all(&facts).map_err(io)?;
-    file.write_all(hash.finalize().as_bytes()).map_err(io)?;
+    let mut tail = Hashed { with: &mut file, hash: blake3::Hasher::new() };
+    fences.iter().try_for_each(|fence| tail.write_all(&fence.to_le_bytes())).map_err(io)?;
+    filters.write(&mut tail).map_err(io)?;
+    tail.write_all(&facts).map_err(io)?;
+    let checksum = tail.hash.finalize();
+    file.write_all(checksum.as_bytes()).map_err(io)?;
     let file = file.into_inner().map_err(|error| io(error.into_error()))?;
-    file.sync_all().map_err(io)
+    files::sync(&file, path).map_err(io)
+}
+
+/// Hashes what is read or written.
+struct Hashed<T> {
+    with: T,
+    hash: blake3::Hasher,
+}
+
+impl<T: Read> Read for Hashed<T> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.with.read(bytes)?;
+        self.hash.update(&bytes[..read]);
+        Ok(read)
+    }
+}
+
+impl<T: Write> Write for Hashed<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.with.write(bytes)?;
+        self.hash.update(&bytes[..written]);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.with.flush()
+    }
 }
 
 fn finish_block(block: &mut Vec<u8>, file: &mut impl Write) -> std::io::Result<()> {

@@ -1,15 +1,21 @@
 //! The originals of one raw partition on disk, a few of them in memory.
 //!
 //! New originals go into the *open* table. When it is full it is frozen and becomes a segment, in the
-//! background; lookups consult the frozen table until the segment is there. Segments of like size are
-//! merged as long as the result spans no more time than `span`, so there are few of them to ask, and
-//! expiry is the deletion of whole files.
+//! background; lookups consult the frozen table until the segment is there.
+//!
+//! Segments are merged within *spans*: a segment belongs to the span of time in which its newest original lies.
+//! In the span that is being filled, segments of like size become one as soon as there are `fan` of them. In a
+//! span that is done, all become one, but for large ones that would be rewritten for the sake of
+//! a small one. So there are few segments to ask: one for each span that is kept, and the tiers of the one
+//! that is being filled. Expiry is the deletion of whole files, at most a span late. An original is
+//! written once when its table is sealed, once for each tier, and once when its span is done: with 100 tables
+//! in a span and a fan of four, five times.
 //!
 //! The store is a prefix of the partition's journal: its manifest carries the rest of the partition's state
 //! as it was when the newest segment was frozen, and the journal block after which a restore reads on.
 
 use super::{
-    StoreError,
+    StoreError, files,
     manifest::{Checkpoint, Manifest},
     segment::Segment,
     table::Table,
@@ -17,6 +23,7 @@ use super::{
 };
 use crate::dedup::{KeyHash, Original, index::OriginalIndex};
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::{
@@ -32,15 +39,15 @@ pub struct Limits {
     pub open: usize,
     /// Segments of like size that are merged into one.
     pub fan: usize,
-    /// Most time between the oldest and the newest original of a merged segment, ms.
+    /// Width of the spans of time within which segments are merged, ms.
     pub span: i64,
     /// Segments above which nothing is sealed until a merge is done: a bound on what a lookup asks.
     pub segments: usize,
 }
 
 impl Limits {
-    /// What the processor works with: segments are merged by fours, and span at most an eighth of the time that
-    /// is kept, because expiry deletes whole files.
+    /// What the processor works with: segments are merged by fours, within an eighth of the time that is kept,
+    /// because expiry deletes whole files.
     ///
     /// `open` as in [`Limits`]; `kept` is how long originals are kept, ms.
     pub const fn keeping(open: usize, kept: i64) -> Limits {
@@ -59,6 +66,8 @@ pub struct Store {
     next_segment: u64,
     /// Of the manifest.
     durable: Checkpoint,
+    /// Broker time of the newest original that was sealed last, ms: its span is the one that is being filled.
+    filling: i64,
     /// Files of segments that have expired since the manifest was written.
     expired: Vec<PathBuf>,
     /// The manifest that is being written.
@@ -128,6 +137,7 @@ impl Store {
             open: Table::default(),
             next_segment: manifest.next_segment,
             durable: manifest.checkpoint.clone(),
+            filling: manifest.checkpoint.newest,
             expired: Vec::new(),
             writing: None,
             merging: None,
@@ -173,6 +183,7 @@ impl Store {
         let segment = done?;
         match change {
             Change::Sealed(_, checkpoint) => {
+                self.filling = segment.as_ref().map_or(self.filling, |segment| segment.newest());
                 self.segments.extend(segment);
                 self.durable = checkpoint;
             }
@@ -268,21 +279,55 @@ impl Store {
         self.writing = Some((change, self.upkeep.start(task)));
     }
 
-    /// The oldest segments of like size that may become one.
+    /// How many segments a lookup asks for originals that are no older than `not_before` (ms).
+    pub fn asked(&self, not_before: i64) -> usize {
+        self.segments.iter().filter(|segment| segment.newest() >= not_before).count()
+    }
+
+    /// Segments that are to become one: small ones first, because they come fastest.
     fn mergeable(&self) -> Option<Vec<Arc<Segment>>> {
-        let fan = self.limits.fan.max(2);
-        let mut by_age = self.segments.clone();
-        by_age.sort_by_key(|segment| segment.oldest());
-        by_age.windows(fan).find_map(|window| {
-            let tier = |segment: &Segment| {
-                let tables = segment.originals() as f64 / self.limits.open.max(1) as f64;
-                tables.max(1.0).log(fan as f64).round() as u32
-            };
-            let alike = window.iter().all(|segment| tier(segment) == tier(&window[0]));
-            let newest = window.iter().map(|segment| segment.newest()).max()?;
-            let short = newest.saturating_sub(window[0].oldest()) <= self.limits.span;
-            (alike && short).then(|| window.to_vec())
+        let span = |time: i64| time.div_euclid(self.limits.span.max(1));
+        let (filled, done): (Vec<_>, Vec<_>) = self
+            .segments
+            .iter()
+            .cloned()
+            .partition(|segment| span(segment.newest()) == span(self.filling));
+        self.alike(filled).or_else(|| {
+            let mut spans: BTreeMap<i64, Vec<_>> = BTreeMap::new();
+            for segment in done {
+                spans.entry(span(segment.newest())).or_default().push(segment);
+            }
+            spans.into_values().find_map(|segments| self.worthwhile(segments))
         })
+    }
+
+    /// The segments of the lowest tier that has enough of them.
+    fn alike(&self, segments: Vec<Arc<Segment>>) -> Option<Vec<Arc<Segment>>> {
+        let fan = self.limits.fan.max(2);
+        let mut tiers: BTreeMap<u32, Vec<_>> = BTreeMap::new();
+        for segment in segments {
+            let tables = segment.originals() as f64 / self.limits.open.max(1) as f64;
+            let tier = tables.max(1.0).log(fan as f64).round() as u32;
+            tiers.entry(tier).or_default().push(segment);
+        }
+        tiers.into_values().find(|segments| segments.len() >= fan)
+    }
+
+    /// As many of a span's segments as can become one without rewriting a large one for too little: the
+    /// largest is at most `fan` times as large as the others together. So each time that an original is rewritten
+    /// its segment has grown, however many stragglers come.
+    fn worthwhile(&self, mut segments: Vec<Arc<Segment>>) -> Option<Vec<Arc<Segment>>> {
+        segments.sort_by_key(|segment| segment.originals());
+        let fan = self.limits.fan.max(2) as u64;
+        let (mut smaller, mut worth) = (0_u64, 0);
+        for (index, segment) in segments.iter().enumerate() {
+            if index > 0 && segment.originals() <= smaller.saturating_mul(fan) {
+                worth = index + 1;
+            }
+            smaller = smaller.saturating_add(segment.originals());
+        }
+        segments.truncate(worth);
+        (worth > 1).then_some(segments)
     }
 
     fn next_name(&mut self) -> String {
@@ -379,12 +424,15 @@ fn remove_remains(folder: &Path, named: &[String]) -> std::io::Result<()> {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.ends_with(".segment") && !named.contains(&name) {
-            fs::remove_file(entry.path())?;
+            files::remove(&entry.path())?;
         }
     }
     Ok(())
 }
 
+#[cfg(test)]
+#[path = "crash_tests.rs"]
+mod crash_tests;
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;

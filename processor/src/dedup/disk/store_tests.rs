@@ -5,35 +5,50 @@ use super::*;
 use crate::dedup::block::BlockMark;
 use proptest::prelude::*;
 
-const LIMITS: Limits = Limits { open: 8, fan: 3, span: 400, segments: 24 };
+pub(super) const LIMITS: Limits = Limits { open: 8, fan: 3, span: 400, segments: 24 };
 
 /// What a partition's journal holds, and what a naive index of all of it answers.
 #[derive(Default)]
-struct Journal(Vec<Vec<Original>>);
+pub(super) struct Journal(pub(super) Vec<Vec<Original>>);
 
 impl Journal {
-    fn originals(&self) -> impl Iterator<Item = &Original> {
+    pub(super) fn originals(&self) -> impl Iterator<Item = &Original> {
         self.0.iter().flatten()
     }
 }
 
-fn checkpoint(journal: &Journal) -> Checkpoint {
+pub(super) fn checkpoint(journal: &Journal) -> Checkpoint {
     let newest = journal.originals().map(|original| original.time).max().unwrap_or(i64::MIN);
     let next = journal.0.len() as i64;
     let last_block = (next > 0).then_some((next - 1, BlockMark(7)));
     Checkpoint { last_block, through: next * 2, newest, chains: Vec::new() }
 }
 
-fn found(store: &Store, key: KeyHash, not_before: i64) -> Vec<(i64, i64)> {
+/// One of 256 keys, spread over the upper half, with collisions there.
+pub(super) fn key(number: u8) -> KeyHash {
+    KeyHash(u128::from(number / 2) << 64 | u128::from(number % 2))
+}
+
+/// Offset and time of each original of a key, in order.
+pub(super) fn all_found(
+    store: &Store,
+    key: KeyHash,
+    not_before: i64,
+) -> Result<Vec<(i64, i64)>, StoreError> {
     let mut all = Vec::new();
-    store.visit(key, not_before, &mut |offset, time| all.push((offset, time))).unwrap();
+    store.visit(key, not_before, &mut |offset, time| all.push((offset, time)))?;
     all.retain(|(_, time)| *time >= not_before);
     all.sort_unstable();
     all.dedup();
-    all
+    Ok(all)
 }
 
-fn reopened(folder: &Path, journal: &Journal) -> Store {
+fn found(store: &Store, key: KeyHash, not_before: i64) -> Vec<(i64, i64)> {
+    all_found(store, key, not_before).unwrap()
+}
+
+/// The store in a folder, with the rest of the journal.
+pub(super) fn reopened(folder: &Path, journal: &Journal) -> Store {
     let (mut store, from) = Store::open(folder, LIMITS, Upkeep::Inline).unwrap();
     let from = from.map_or(0, |checkpoint| {
         let next = checkpoint.last_block.map_or(0, |(offset, _)| offset + 1);
@@ -77,9 +92,7 @@ proptest! {
                     not_before = now - 900;
                     let block: Vec<_> = keys.into_iter().map(|key| {
                         offset += 1;
-                        // Spread over the upper half, with collisions there.
-                        let key = KeyHash(u128::from(key / 2) << 64 | u128::from(key % 2));
-                        Original { key, offset, time: now }
+                        Original { key: self::key(key), offset, time: now }
                     }).collect();
                     block.iter().for_each(|original| store.insert(*original));
                     journal.0.push(block);
@@ -88,7 +101,7 @@ proptest! {
                 Step::Crash => store = reopened(folder.path(), &journal),
             }
         }
-        for key in (0..=255u8).map(|key| KeyHash(u128::from(key / 2) << 64 | u128::from(key % 2))) {
+        for key in (0..=255).map(key) {
             let expected: Vec<_> = journal.originals()
                 .filter(|original| original.key == key && original.time >= not_before)
                 .map(|original| (original.offset, original.time)).collect();
@@ -119,6 +132,41 @@ fn segments_are_merged_and_expired_and_their_files_removed() {
     assert!(store.len() < 1_600, "{}", store.len());
     assert_eq!(found(&store, KeyHash(1_500 << 70), 0), [(1_500, 1_500)]);
     assert_eq!(found(&store, KeyHash(100 << 70), 0), []);
+}
+
+/// Fills eight spans of 125 tables each; every tenth table has an original as old as `late` says of its time.
+/// Returns how often an original was written on average, and the most segments that there were.
+fn written_and_most(late: impl Fn(i64) -> i64) -> (f64, usize) {
+    let folder = super::crash_tests::folder();
+    let limits = Limits { open: 4, fan: 4, span: 1_000, segments: 64 };
+    let (mut store, _) = Store::open(folder.path(), limits, Upkeep::Inline).unwrap();
+    let (mut seen, mut written, mut most) = (std::collections::HashSet::new(), 0, 0);
+    let all = 4_000;
+    for n in 0..all {
+        let time = if n % 40 == 7 { late(n * 2) } else { n * 2 };
+        store.insert(Original { key: KeyHash((n as u128) << 70), offset: n, time });
+        store.maintain(i64::MIN, &Checkpoint::default).unwrap();
+        for segment in &store.segments {
+            if seen.insert(segment.path().to_owned()) {
+                written += segment.originals();
+            }
+        }
+        most = most.max(store.segments.len());
+    }
+    assert_eq!(store.len() as i64, all);
+    (written as f64 / all as f64, most)
+}
+
+#[test]
+fn originals_are_rewritten_a_bounded_number_of_times_and_segments_are_few() {
+    let (written, most) = written_and_most(|time| time);
+    assert!((3.0..5.1).contains(&written) && most < 24, "{written} {most}");
+    // Retries bring originals of long ago: they keep nothing from being merged.
+    let (written, most) = written_and_most(|time| time - 1_000_000);
+    assert!((3.0..5.1).contains(&written) && most < 24, "{written} {most}");
+    // A clock that is ahead at times begins spans long before theirs.
+    let (written, most) = written_and_most(|time| time + 3_000);
+    assert!(written < 8.0 && most < 32, "{written} {most}");
 }
 
 #[test]

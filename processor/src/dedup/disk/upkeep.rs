@@ -2,12 +2,12 @@
 //! manifest. Two threads serve all stores of the process: one for what is short and replaces manifests, one
 //! for merges, which take long and only write a file. Each store has at most one task on each.
 
-use super::{StoreError, manifest::Manifest, segment::Segment, table::Table};
+use super::{StoreError, files, manifest::Manifest, segment::Segment, table::Table};
 use crate::dedup::Original;
+use sluice_service::faults::{CrashPoint, crash_point};
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
-    fs,
     path::PathBuf,
     sync::{
         Arc,
@@ -46,6 +46,7 @@ pub(super) type Done = Result<Option<Arc<Segment>>, StoreError>;
 impl Task {
     fn run(self) -> Done {
         let path = self.folder.join(&self.name);
+        let merge = matches!(self.work, Work::Merge { .. });
         let segment = match &self.work {
             Work::Seal(table) => Some(Segment::write(&path, table.sorted().into_iter().map(Ok))?),
             Work::Merge { segments, not_before, abandoned } => {
@@ -61,6 +62,12 @@ impl Task {
             }
             Work::Manifest => None,
         };
+        if segment.is_some() {
+            // Before any manifest names it: a power failure must not leave the name without the file.
+            files::sync_folder(&self.folder)
+                .map_err(|source| StoreError::Io { path: self.folder.clone(), source })?;
+            crash_point(if merge { CrashPoint::DuringMerge } else { CrashPoint::DuringSealing });
+        }
         if let Some(mut manifest) = self.manifest {
             if segment.is_some() {
                 manifest.segments.push(self.name);
@@ -69,7 +76,7 @@ impl Task {
         }
         for path in &self.remove {
             // What stays behind is removed when the store is opened again.
-            if let Err(error) = fs::remove_file(path) {
+            if let Err(error) = files::remove(path) {
                 tracing::warn!(path = %path.display(), %error, "an old segment stays behind");
             }
         }
