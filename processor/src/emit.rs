@@ -6,10 +6,17 @@ use sluice_kafka::{
     worker::{Output, Record},
 };
 use sluice_schemas::{Encoder, FailedEvent, ProcessedEvent};
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 /// Bytes of a value that fit a record with its key and headers.
 const MAX_VALUE: usize = MAX_MESSAGE_BYTES as usize - (64 << 10);
+
+/// The media type of our values.
+const AVRO: Cow<'static, [u8]> = Cow::Borrowed(b"application/avro");
+
+fn owned(text: String) -> Cow<'static, [u8]> {
+    Cow::Owned(text.into_bytes())
+}
 
 /// Continues a trace for one attempt: given the `traceparent` of the record and the outcome, returns the
 /// `traceparent` of the attempt. A plain function, so that the logic stays free of exporters.
@@ -66,17 +73,17 @@ impl Emitter {
         let attempt =
             Attempt { event_key: &event.event_key, attempt: event.attempts, outcome: "processed" };
         let mut headers = vec![
-            ("ce_specversion", b"1.0".to_vec()),
-            ("ce_id", event.event_key.clone().into_bytes()),
-            ("ce_source", format!("/sluice/{}", event.source).into_bytes()),
-            ("ce_type", event.kind.clone().into_bytes()),
-            ("ce_time", rfc3339(event.occurred_at.unwrap_or(event.received_at)).into_bytes()),
-            ("content-type", b"application/avro".to_vec()),
-            ("sluice-request-id", event.request_id.clone().into_bytes()),
-            ("sluice-attempt", event.attempts.to_string().into_bytes()),
+            ("ce_specversion", Cow::Borrowed(&b"1.0"[..])),
+            ("ce_id", owned(event.event_key.clone())),
+            ("ce_source", owned(["/sluice/", &event.source].concat())),
+            ("ce_type", owned(event.kind.clone())),
+            ("ce_time", owned(rfc3339(event.occurred_at.unwrap_or(event.received_at)))),
+            ("content-type", AVRO),
+            ("sluice-request-id", owned(event.request_id.clone())),
+            ("sluice-attempt", owned(event.attempts.to_string())),
         ];
         if event.replay {
-            headers.push(("sluice-replay", b"true".to_vec()));
+            headers.push(("sluice-replay", Cow::Borrowed(b"true")));
         }
         self.continue_trace(record, &attempt, &mut headers);
         for route in self.routes.iter().filter(|route| route.matches(event)) {
@@ -97,10 +104,8 @@ impl Emitter {
     pub(crate) fn failed(&self, event: &FailedEvent, record: &Record, outputs: &mut Vec<Output>) {
         let outcome = event.errors.last().map_or("failed", |error| error.code.as_str());
         let attempt = Attempt { event_key: &event.event_key, attempt: event.attempt, outcome };
-        let mut headers = vec![
-            ("content-type", b"application/avro".to_vec()),
-            ("sluice-attempt", event.attempt.to_string().into_bytes()),
-        ];
+        let mut headers =
+            vec![("content-type", AVRO), ("sluice-attempt", owned(event.attempt.to_string()))];
         self.continue_trace(record, &attempt, &mut headers);
         let value = match self.failed.encode(event) {
             Ok(value) => value,
@@ -121,10 +126,10 @@ impl Emitter {
         &self,
         record: &Record,
         attempt: &Attempt<'_>,
-        headers: &mut Vec<(&'static str, Vec<u8>)>,
+        headers: &mut Vec<(&'static str, Cow<'static, [u8]>)>,
     ) {
         if let Some(parent) = (self.trace)(record.header("traceparent"), attempt) {
-            headers.push(("traceparent", parent.into_bytes()));
+            headers.push(("traceparent", owned(parent)));
         }
     }
 }

@@ -1,31 +1,40 @@
 //! From a raw webhook to the event that is emitted, before any step has touched it.
 
 use sluice_providers::{Fact, Normalise, Normalised, Payload};
-use sluice_schemas::{ProcessedEvent, RawWebhook};
-use std::collections::HashMap;
+use sluice_schemas::{ProcessedEvent, RawEvent, RawWebhook};
+use std::{borrow::Cow, collections::HashMap};
 
-/// The event in canonical terms. A type that is not mapped, or a source that has left the configuration,
-/// passes as `provider.<original type>`: nothing is dropped for its shape.
+/// Where an event comes from and how it stands there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Partition of the original in `webhooks.raw`.
+    pub partition: i32,
+    /// Its offset there.
+    pub offset: i64,
+    /// Whether it had been processed before.
+    pub replay: bool,
+    /// Number of this attempt, from 1.
+    pub attempts: i32,
+}
+
+/// The event in canonical terms, and the facts that its payload itself proves of its object (none for nearly every
+/// provider). A type that is not mapped, or a source that has left the configuration, passes as
+/// `provider.<original type>`: nothing is dropped for its shape.
 pub(crate) fn normalise(
     readers: &HashMap<String, Box<dyn Normalise>>,
-    raw: &RawWebhook,
-    partition: i32,
-    offset: i64,
-    replay: bool,
-    attempts: i32,
-) -> ProcessedEvent {
-    // A source that was removed from the configuration still has events in the log.
-    let normalised = readers.get(&raw.source).map(|reader| reader.normalise(&payload(raw)));
-    let body = raw.payload().to_vec();
+    raw: &RawEvent<'_>,
+    place: Place,
+) -> (ProcessedEvent, Vec<Fact>) {
+    let text = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
     let mut event = ProcessedEvent {
-        event_key: raw.event_key.clone(),
-        source: raw.source.clone(),
-        provider: raw.provider.clone(),
-        event_id: raw.event_id.clone(),
-        event_type: raw.event_type.clone(),
-        kind: format!("provider.{}", raw.event_type),
-        object_id: raw.object_id.clone(),
-        tenant: raw.tenant.clone(),
+        event_key: raw.event_key.to_string(),
+        source: raw.source.to_string(),
+        provider: raw.provider.to_string(),
+        event_id: raw.event_id.to_string(),
+        event_type: raw.event_type.to_string(),
+        kind: String::new(),
+        object_id: text(&raw.object_id),
+        tenant: text(&raw.tenant),
         livemode: raw.livemode,
         amount_minor: None,
         currency: None,
@@ -36,26 +45,27 @@ pub(crate) fn normalise(
         occurred_at: raw.occurred_at,
         received_at: raw.received_at,
         processed_at: 0,
-        raw_partition: partition,
-        raw_offset: offset,
-        replay,
-        attempts,
-        request_id: raw.request_id.clone(),
-        payload: body,
+        raw_partition: place.partition,
+        raw_offset: place.offset,
+        replay: place.replay,
+        attempts: place.attempts,
+        request_id: raw.request_id.to_string(),
+        payload: raw.payload.to_vec(),
         hydrated: None,
     };
-    if let Some(normalised) = normalised {
-        apply(&mut event, normalised);
-    }
-    event
-}
-
-/// The facts that a payload itself proves of its object; none for nearly every provider.
-pub(crate) fn told_facts(
-    readers: &HashMap<String, Box<dyn Normalise>>,
-    raw: &RawWebhook,
-) -> Vec<Fact> {
-    readers.get(&raw.source).map(|reader| reader.facts(&payload(raw))).unwrap_or_default()
+    // A source that was removed from the configuration still has events in the log.
+    let Some(reader) = readers.get(&*raw.source) else {
+        event.kind = format!("provider.{}", raw.event_type);
+        return (event, Vec::new());
+    };
+    let payload = Payload {
+        event_id: &raw.event_id,
+        event_type: &raw.event_type,
+        object_id: raw.object_id.as_deref(),
+        body: &raw.payload,
+    };
+    apply(&mut event, reader.normalise(&payload));
+    (event, reader.facts(&payload))
 }
 
 /// What a provider's reader is given.

@@ -35,7 +35,10 @@ use sluice_service::{
     config::{Config, Environment, HydrateConfig},
     health::Health,
     shutdown::Shutdown,
-    telemetry::propagation::{extract, inject},
+    telemetry::{
+        propagation::{extract, inject},
+        sends_traces,
+    },
 };
 use std::{sync::Arc, time::Duration};
 
@@ -215,6 +218,9 @@ fn millis(duration: Duration) -> i64 {
 /// the caller's context is handed on.
 fn continue_trace(parent: Option<&str>, attempt: &Attempt<'_>) -> Option<String> {
     let parent_text = parent?;
+    if !sends_traces() {
+        return Some(parent_text.to_owned());
+    }
     let parent = extract(parent_text);
     let tracer = global::tracer("sluice-processor");
     let span = tracer
@@ -289,6 +295,7 @@ struct Metrics {
     records: Counter<u64>,
     transactions: Counter<u64>,
     duration: Histogram<f64>,
+    commit: Histogram<f64>,
     lanes: Gauge<u64>,
     buffered: Gauge<u64>,
     originals: Gauge<u64>,
@@ -309,6 +316,10 @@ impl Metrics {
             duration: meter
                 .f64_histogram("sluice_processor_transaction_duration_seconds")
                 .with_description("From begin to committed")
+                .build(),
+            commit: meter
+                .f64_histogram("sluice_processor_commit_duration_seconds")
+                .with_description("The commit of a transaction alone")
                 .build(),
             lanes: meter
                 .u64_gauge("sluice_processor_partitions")
@@ -351,6 +362,9 @@ impl Metrics {
         }
         if let Some(seconds) = report.last_transaction {
             self.duration.record(seconds, &[]);
+        }
+        if let Some(seconds) = report.last_commit {
+            self.commit.record(seconds, &[]);
         }
         let worker = [KeyValue::new("worker", worker as i64)];
         self.lanes.record(report.lanes as u64, &worker);

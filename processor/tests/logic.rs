@@ -105,7 +105,7 @@ fn record(topic: &str, offset: i64, timestamp: i64, value: Option<Vec<u8>>) -> R
         timestamp,
         key: Some(b"key".to_vec()),
         value,
-        headers: vec![("traceparent".into(), b"00-parent".to_vec())],
+        headers: vec![("traceparent", b"00-parent".to_vec())],
     }
 }
 

@@ -11,9 +11,10 @@ use sluice_kafka::{
     worker::{LaneFacts, Logic, Output, Planned, Record, Refusal, TopicPartition, start_offset},
 };
 use sluice_schemas::{DeadLetter, DeadReason, Encoder, FailedEvent, SchemaStore};
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
-/// Header with the time at which a waiting record is due, ms since the epoch.
+/// Header with the time at which a waiting record is due, ms since the epoch. One of
+/// [`sluice_kafka::worker::KEPT_HEADERS`].
 pub const DUE_AT: &str = "sluice-due-at";
 
 /// What the logic needs to know.
@@ -125,7 +126,7 @@ impl RouterLogic {
                 // The failure's time is the broker's: when it was stored.
                 let due = record.timestamp.saturating_add(millis(ladder[index]));
                 let mut headers = carried(&record);
-                headers.push((DUE_AT, due.to_string().into_bytes()));
+                headers.push((DUE_AT, due.to_string().into_bytes().into()));
                 self.pending.waiting += 1;
                 outputs.push(Output {
                     topic,
@@ -241,11 +242,11 @@ fn homeless(mut event: FailedEvent, partitions: u32, now: i64) -> FailedEvent {
 }
 
 /// Headers that stay with an event on its way.
-fn carried(record: &Record) -> Vec<(&'static str, Vec<u8>)> {
-    let mut headers = vec![("content-type", b"application/avro".to_vec())];
+fn carried(record: &Record) -> Vec<(&'static str, Cow<'static, [u8]>)> {
+    let mut headers = vec![("content-type", Cow::Borrowed(&b"application/avro"[..]))];
     for name in ["traceparent", "sluice-attempt"] {
-        if let Some((_, value)) = record.headers.iter().find(|(header, _)| header == name) {
-            headers.push((name, value.clone()));
+        if let Some((_, value)) = record.headers.iter().find(|(header, _)| *header == name) {
+            headers.push((name, value.clone().into()));
         }
     }
     headers

@@ -1,20 +1,20 @@
 //! Encoding and decoding without ever waiting: what is not known yet is an answer
 //! ([`DecodeError::SchemaUnknown`]), and the caller decides when to ask the registry for it.
 //!
-//! A datum written with the schema this build was compiled with takes the direct path into the Rust
-//! type; any other version goes through Avro's schema resolution.
+//! A datum written with the schema this build was compiled with is read directly (`avro.rs`); any other
+//! version goes through Avro's schema resolution.
 
 use crate::{
-    records::{RecordKind, SchemaRecord},
+    avro::{Input, Malformed},
+    event::RawEvent,
+    records::{RawWebhook, RecordKind, SchemaRecord},
     wire::{self, FrameError},
 };
-use apache_avro::{
-    Schema, from_value, reader::datum::GenericDatumReader, writer::datum::GenericDatumWriter,
-};
+use apache_avro::{Schema, from_value, reader::datum::GenericDatumReader};
 use std::{
     collections::HashMap,
     marker::PhantomData,
-    sync::{Arc, LazyLock, RwLock},
+    sync::{Arc, RwLock},
 };
 
 /// Schema ids for which the registry's "no such schema" is remembered. Garbage can name any of
@@ -106,30 +106,45 @@ impl SchemaStore {
 
     /// Decodes a framed value.
     pub fn decode<T: SchemaRecord>(&self, value: Option<&[u8]>) -> Result<T, DecodeError> {
+        self.decode_with::<T, T>(value, |input| T::read(input), |record| record)
+    }
+
+    /// Decodes what processing needs of a [`RawWebhook`], borrowed from the value where its schema is
+    /// this build's own.
+    pub fn decode_raw<'a>(&self, value: Option<&'a [u8]>) -> Result<RawEvent<'a>, DecodeError> {
+        self.decode_with::<RawWebhook, _>(value, RawEvent::read, RawEvent::from)
+    }
+
+    /// Decodes a `T`: `own` reads it in this build's schema, `other` takes one that was resolved from
+    /// another version.
+    fn decode_with<'a, T: SchemaRecord, R>(
+        &self,
+        value: Option<&'a [u8]>,
+        own: impl FnOnce(&mut Input<'a>) -> Result<R, Malformed>,
+        other: impl FnOnce(T) -> R,
+    ) -> Result<R, DecodeError> {
         let (id, datum) = wire::split(value)?;
         let known = self.read().get(&id).cloned().ok_or(DecodeError::SchemaUnknown(id))?;
         let refuse = |detail: String| DecodeError::Datum { record: T::KIND.name(), detail };
-        let mut rest = datum;
-        let record = match known {
+        let (record, left) = match known {
             Known::Absent => return Err(DecodeError::SchemaAbsent(id)),
-            Known::Own(kind) if kind == T::KIND => own_reader(kind).and_then(|reader| {
-                reader.read_deser::<T>(&mut rest).map_err(|error| error.to_string())
-            }),
+            Known::Own(kind) if kind == T::KIND => {
+                let mut input = Input::new(datum);
+                let record = own(&mut input).map_err(|error| refuse(error.to_string()))?;
+                (record, input.left())
+            }
             Known::Own(kind) => {
                 return Err(refuse(format!("schema id {id} is of a {}", kind.name())));
             }
-            Known::Other(schema) => GenericDatumReader::builder(&schema)
-                .reader_schema(T::KIND.schema())
-                .build()
-                .and_then(|reader| reader.read_value(&mut rest))
-                .and_then(|value| from_value::<T>(&value))
-                .map_err(|error| error.to_string()),
+            Known::Other(schema) => {
+                let mut rest = datum;
+                let record = resolve(&schema, &mut rest).map_err(refuse)?;
+                (other(record), rest.len())
+            }
         };
-        let record = record.map_err(refuse)?;
-        if rest.is_empty() {
-            Ok(record)
-        } else {
-            Err(refuse(format!("{} bytes follow the datum", rest.len())))
+        match left {
+            0 => Ok(record),
+            left => Err(refuse(format!("{left} bytes follow the datum"))),
         }
     }
 
@@ -169,24 +184,19 @@ impl SchemaStore {
     }
 }
 
-/// The reader for a compiled-in schema, made once: resolving a schema costs more than most datums.
-fn own_reader(kind: RecordKind) -> Result<&'static GenericDatumReader<'static>, String> {
-    type Reader = Result<GenericDatumReader<'static>, String>;
-    static READERS: LazyLock<[Reader; 5]> = LazyLock::new(|| {
-        RecordKind::ALL.map(|kind| {
-            GenericDatumReader::builder(kind.schema())
-                .human_readable(false)
-                .build()
-                .map_err(|error| error.to_string())
-        })
-    });
-    READERS[kind as usize].as_ref().map_err(Clone::clone)
+/// Reads a record that was written with another version of its schema.
+fn resolve<T: SchemaRecord>(writer: &Schema, datum: &mut &[u8]) -> Result<T, String> {
+    GenericDatumReader::builder(writer)
+        .reader_schema(T::KIND.schema())
+        .build()
+        .and_then(|reader| reader.read_value(datum))
+        .and_then(|value| from_value::<T>(&value))
+        .map_err(|error| error.to_string())
 }
 
 /// Turns records of one type into framed values.
 pub struct Encoder<T> {
     header: [u8; wire::HEADER_LEN],
-    writer: GenericDatumWriter<'static>,
     record: PhantomData<fn(&T)>,
 }
 
@@ -199,11 +209,7 @@ impl<T> std::fmt::Debug for Encoder<T> {
 impl<T: SchemaRecord> Encoder<T> {
     /// An encoder that frames with the id under which the registry knows `T`'s schema.
     pub fn new(id: u32) -> Result<Encoder<T>, EncodeError> {
-        let writer = GenericDatumWriter::builder(T::KIND.schema())
-            .human_readable(false)
-            .build()
-            .map_err(|error| EncodeError { record: T::KIND.name(), detail: error.to_string() })?;
-        Ok(Encoder { header: wire::header(id), writer, record: PhantomData })
+        Ok(Encoder { header: wire::header(id), record: PhantomData })
     }
 
     /// Encodes one record.
@@ -211,9 +217,7 @@ impl<T: SchemaRecord> Encoder<T> {
         // Most values are dominated by a body of about a kilobyte; starting there saves regrowth.
         let mut value = Vec::with_capacity(1536);
         value.extend_from_slice(&self.header);
-        self.writer
-            .write_ser(&mut value, record)
-            .map_err(|error| EncodeError { record: T::KIND.name(), detail: error.to_string() })?;
+        record.write(&mut value);
         Ok(value)
     }
 }

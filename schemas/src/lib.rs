@@ -7,14 +7,19 @@
 //! * [`records`]: the Rust twin of each schema.
 //! * [`wire`]: the Confluent wire format (magic byte, schema id, Avro datum).
 //! * [`codec`]: encoders and decoders; pure, never waits for the registry.
+//! * [`event`]: what processing needs of a raw webhook, borrowed from the record.
+//! * `avro`: the binary encoding of this build's own schemas, written out.
 //! * [`registry`]: the client: register, check, look ids up, fetch schemas, cache both on disk.
 
+mod avro;
 pub mod codec;
+pub mod event;
 pub mod records;
 pub mod registry;
 pub mod wire;
 
 pub use codec::{DecodeError, EncodeError, Encoder, SchemaStore};
+pub use event::RawEvent;
 pub use records::{
     AttemptError, DeadLetter, DeadReason, FailedEvent, FailureClass, Header, Origin,
     ProcessedEvent, RawWebhook, RecordKind, Rejected, SchemaRecord, Verdict,

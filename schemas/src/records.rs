@@ -2,6 +2,7 @@
 //!
 //! All instants are milliseconds since the Unix epoch, UTC (`timestamp-millis`).
 
+use crate::avro::{Datum, enumeration, record};
 use apache_avro::Schema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::sync::LazyLock;
@@ -69,7 +70,7 @@ fn parse_builtin(text: &str) -> Schema {
 }
 
 /// A record with a schema of its own.
-pub trait SchemaRecord: Serialize + DeserializeOwned {
+pub trait SchemaRecord: Serialize + DeserializeOwned + Datum {
     /// Which schema describes it.
     const KIND: RecordKind;
 }
@@ -349,3 +350,111 @@ macro_rules! schema_record {
     };
 }
 schema_record!(RawWebhook, ProcessedEvent, FailedEvent, DeadLetter, Rejected);
+
+enumeration!(Origin { Webhook = 0, Reconcile = 1, Upload = 2, Manual = 3 });
+enumeration!(FailureClass { Permanent = 0, Transient = 1 });
+enumeration!(DeadReason { Exhausted = 0, Permanent = 1, Undecodable = 2, UnknownTier = 3 });
+
+record!(Header { name, value });
+record!(Verdict { scheme, secret, signed_at });
+record!(AttemptError { attempt, at, class, code, message, retry_after_ms });
+record!(RawWebhook {
+    event_key,
+    source,
+    provider,
+    event_id,
+    event_type,
+    object_id,
+    tenant,
+    livemode,
+    occurred_at,
+    received_at,
+    request_id,
+    origin,
+    method,
+    url,
+    remote_address,
+    headers,
+    body,
+    batch_index,
+    batch_size,
+    event_body,
+    verdict,
+});
+record!(ProcessedEvent {
+    event_key,
+    source,
+    provider,
+    event_id,
+    event_type,
+    kind,
+    object_id,
+    tenant,
+    livemode,
+    amount_minor,
+    currency,
+    status,
+    customer,
+    reference,
+    provider_version,
+    occurred_at,
+    received_at,
+    processed_at,
+    raw_partition,
+    raw_offset,
+    replay,
+    attempts,
+    request_id,
+    payload,
+    hydrated,
+});
+record!(FailedEvent {
+    event_key,
+    chain_id,
+    source,
+    provider,
+    event_type,
+    request_id,
+    raw_partition,
+    raw_offset,
+    raw_timestamp,
+    replay,
+    attempt,
+    failed_at,
+    errors,
+    raw_key,
+    raw_value,
+});
+record!(DeadLetter {
+    event_key,
+    chain_id,
+    source,
+    provider,
+    event_type,
+    request_id,
+    raw_partition,
+    raw_offset,
+    raw_timestamp,
+    replay,
+    attempt,
+    failed_at,
+    errors,
+    raw_key,
+    raw_value,
+    reason,
+    dead_at,
+    found_topic,
+    found_partition,
+    found_offset,
+});
+record!(Rejected {
+    source,
+    provider,
+    reason,
+    detail,
+    received_at,
+    request_id,
+    remote_address,
+    header_names,
+    body_bytes,
+});

@@ -103,7 +103,7 @@ fn worker_consumer_properties() {
             ("enable.auto.commit", "false"),
             ("enable.auto.offset.store", "false"),
             ("fetch.max.bytes", "52428800"),
-            ("fetch.message.max.bytes", "16777216"),
+            ("fetch.message.max.bytes", "1048576"),
             ("fetch.queue.backoff.ms", "10"),
             ("fetch.wait.max.ms", "20"),
             ("group.id", "g"),

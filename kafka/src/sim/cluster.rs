@@ -14,7 +14,7 @@ pub struct Stored {
     /// Broker time, ms.
     pub timestamp: i64,
     /// Headers.
-    pub headers: Vec<(String, Vec<u8>)>,
+    pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
 #[derive(Debug)]

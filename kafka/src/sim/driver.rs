@@ -250,7 +250,8 @@ impl<W: Workload> Harness<W> {
             let partition = output.partition.unwrap_or_else(|| self.workload.partition(&output));
             let is_journal = self.plan.journal.as_deref() == Some(&*output.topic);
             let tp = TopicPartition { topic: output.topic, partition };
-            let headers = output.headers.into_iter().map(|(name, value)| (name.to_owned(), value));
+            let headers =
+                output.headers.into_iter().map(|(name, value)| (name, value.into_owned()));
             let record = Stored {
                 key: output.key,
                 value: Some(output.value),

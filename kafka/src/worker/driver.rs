@@ -8,7 +8,7 @@ use super::{
     native,
     producer::TxnProducer,
     restore::{OpenRequest, Opener, Opening},
-    types::{Action, Event, ExitReason, Record, TopicPartition, TxnError},
+    types::{Action, Event, ExitReason, KEPT_HEADERS, Record, TopicPartition, TxnError},
     watchdog::Watchdog,
 };
 use crate::client::{ClientSettings, TransactionalOptions, WorkerConsumerOptions, complain};
@@ -97,6 +97,8 @@ pub struct Report {
     pub unknown: u64,
     /// Seconds from begin to committed, of the last transaction.
     pub last_transaction: Option<f64>,
+    /// Seconds of its commit alone.
+    pub last_commit: Option<f64>,
     /// Partitions held.
     pub lanes: usize,
     /// True when every one of them is restored.
@@ -474,8 +476,11 @@ where
             Action::Commit => {
                 self.last.commits();
                 crash_point(CrashPoint::DuringCommit);
+                let mut took = None;
                 let commit = |producer: &TxnProducer| {
+                    let asked = Instant::now();
                     producer.commit()?;
+                    took = Some(asked.elapsed().as_secs_f64());
                     // Before the machine is told, which applies what is committed.
                     crash_point(CrashPoint::AfterCommit);
                     Ok(Vec::new())
@@ -483,6 +488,7 @@ where
                 if self.transact(commit) {
                     self.report.commits += 1;
                     self.report.last_transaction = Some(self.begun.elapsed().as_secs_f64());
+                    self.report.last_commit = took;
                 }
             }
             Action::Abort => {
@@ -564,11 +570,11 @@ fn to_record(message: &BorrowedMessage<'_>, last: Option<&Record>) -> Record {
         _ => TopicPartition::new(message.topic(), message.partition()),
     };
     let headers = message.headers().map_or_else(Vec::new, |headers| {
-        headers
-            .iter()
-            .filter(|header| header.key == "traceparent" || header.key.starts_with("sluice-"))
-            .map(|header| (header.key.to_owned(), header.value.unwrap_or_default().to_vec()))
-            .collect()
+        let kept = |header: rdkafka::message::Header<'_, &[u8]>| {
+            let name = KEPT_HEADERS.into_iter().find(|name| *name == header.key)?;
+            Some((name, header.value.unwrap_or_default().to_vec()))
+        };
+        headers.iter().filter_map(kept).collect()
     });
     Record {
         tp,

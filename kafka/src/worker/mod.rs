@@ -43,6 +43,6 @@ pub use driver::{Host, Report, Subscription, WorkerOptions, run};
 pub use logic::{Logic, Planned, Refusal, start_offset};
 pub use machine::{Machine, MachineSettings};
 pub use types::{
-    Action, Event, ExitReason, InputFacts, JournalFacts, JournalRecord, LaneFacts, Output, Record,
-    TopicPartition, TxnError,
+    Action, Event, ExitReason, InputFacts, JournalFacts, JournalRecord, KEPT_HEADERS, LaneFacts,
+    Output, Record, TopicPartition, TxnError,
 };

@@ -128,7 +128,7 @@ impl TxnProducer {
         }
         while self.client.in_flight_count() > 0 {
             native::flush_briefly(&self.client);
-            self.client.poll(Duration::ZERO);
+            self.take_reports();
             self.check_delivered()?;
             if Instant::now() >= deadline {
                 return Err(TxnError::Unknown(format!(
@@ -138,7 +138,7 @@ impl TxnProducer {
                 )));
             }
         }
-        self.client.poll(Duration::ZERO);
+        self.take_reports();
         self.check_delivered()?;
         Ok(std::mem::take(&mut self.client.context().lock().journal))
     }
@@ -163,7 +163,7 @@ impl TxnProducer {
                         return Err(TxnError::Unknown("the local queue stayed full".into()));
                     }
                     native::flush_briefly(&self.client);
-                    self.client.poll(Duration::ZERO);
+                    self.take_reports();
                     self.check_delivered()?;
                     record = back;
                 }
@@ -177,6 +177,18 @@ impl TxnProducer {
                     )));
                 }
                 Err((error, _)) => return Err(self.classify("produce", &error)),
+            }
+        }
+    }
+
+    /// Takes all delivery reports at hand. One `poll` takes those of one partition, and while others are left, the
+    /// flush before it waits its whole millisecond: a transaction would take as many of them as it has partitions.
+    fn take_reports(&self) {
+        loop {
+            let before = self.client.in_flight_count();
+            self.client.poll(Duration::ZERO);
+            if self.client.in_flight_count() >= before {
+                return;
             }
         }
     }
@@ -271,6 +283,6 @@ impl TxnProducer {
 fn headers(output: &Output) -> OwnedHeaders {
     let headers = OwnedHeaders::new_with_capacity(output.headers.len());
     output.headers.iter().fold(headers, |headers, (name, value)| {
-        headers.insert(Header { key: name, value: Some(value) })
+        headers.insert(Header { key: name, value: Some(&**value) })
     })
 }

@@ -1,6 +1,6 @@
 //! What flows between the state machine and whoever drives it.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 /// A topic and partition. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,7 +30,10 @@ impl fmt::Debug for TopicPartition {
     }
 }
 
-/// A consumed record. Of its headers only `traceparent` and `sluice-*` are kept.
+/// Headers of consumed records that a role looks at.
+pub const KEPT_HEADERS: [&str; 3] = ["sluice-attempt", "sluice-due-at", "traceparent"];
+
+/// A consumed record. Of its headers only [`KEPT_HEADERS`] are kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// Where it was read.
@@ -43,8 +46,8 @@ pub struct Record {
     pub key: Option<Vec<u8>>,
     /// Record value; `None` is a tombstone.
     pub value: Option<Vec<u8>>,
-    /// `traceparent` and `sluice-*` headers, in order.
-    pub headers: Vec<(String, Vec<u8>)>,
+    /// Those of [`KEPT_HEADERS`] that it has, in order.
+    pub headers: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Record {
@@ -56,7 +59,7 @@ impl Record {
 
     /// The first header of a name, as text.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let (_, value) = self.headers.iter().find(|(header, _)| header == name)?;
+        let (_, value) = self.headers.iter().find(|(header, _)| *header == name)?;
         std::str::from_utf8(value).ok()
     }
 }
@@ -73,7 +76,7 @@ pub struct Output {
     /// Record value.
     pub value: Vec<u8>,
     /// Headers, in order.
-    pub headers: Vec<(&'static str, Vec<u8>)>,
+    pub headers: Vec<(&'static str, Cow<'static, [u8]>)>,
 }
 
 /// A record of the journal.

@@ -28,10 +28,11 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
     ) -> Result<Result<(), Failure>, Unusable> {
         event.processed_at = now;
         let mut told = Vec::new();
-        let mut events = Vec::new();
+        // Nearly every event is itself the fact; only one that proves several becomes several.
+        let mut proved = Vec::new();
         for (fact, state, replay) in self.untold(item, &event, &done.facts)? {
             let mut as_fact = event.clone();
-            if !events.is_empty() {
+            if !proved.is_empty() {
                 as_fact.event_key = format!("{}/{}", event.event_key, fact.state);
             }
             as_fact.kind.clone_from(&fact.kind);
@@ -39,26 +40,24 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             // A replayed record may be the first to find a fact, and then it is no repetition.
             as_fact.replay &= replay;
             told.extend((!as_fact.replay).then_some(state));
-            events.push(as_fact);
+            proved.push(as_fact);
         }
-        if events.is_empty() {
-            if !done.facts.is_empty() {
-                if done.bare {
-                    self.pending.duplicates += 1;
-                    self.end_chain(item)?;
-                    return Ok(Ok(()));
-                }
-                // All has been told. An event that may say more comes out all the same, but not as a fact.
-                event.kind = format!("provider.{}", event.event_type);
+        if proved.is_empty() && !done.facts.is_empty() {
+            if done.bare {
+                self.pending.duplicates += 1;
+                self.end_chain(item)?;
+                return Ok(Ok(()));
             }
-            events.push(event);
+            // All has been told. An event that may say more comes out all the same, but not as a fact.
+            event.kind = format!("provider.{}", event.event_type);
         }
+        let events = if proved.is_empty() { std::slice::from_ref(&event) } else { &proved };
         let key = match &item.origin {
             Origin::Raw { .. } => &item.record.key,
             Origin::Due { event, .. } => &event.raw_key,
         };
         let before = outputs.len();
-        for event in &events {
+        for event in events {
             if let Err(failure) = self.emitter.processed(event, key.clone(), &item.record, outputs)
             {
                 outputs.truncate(before);

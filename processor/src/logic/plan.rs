@@ -5,7 +5,7 @@ use super::{Batch, Item, Job, Origin, Outcome, ProcessorLogic, Unusable};
 use crate::{
     dedup::{ChainId, KeyHash, index::OriginalIndex, state::Decision},
     failure::Failure,
-    normalise::{normalise, told_facts},
+    normalise::{Place, normalise},
 };
 use sluice_kafka::worker::Record;
 use sluice_schemas::{DecodeError, FailedEvent, ProcessedEvent, RawWebhook};
@@ -27,8 +27,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         let partition = record.tp.partition;
         let (offset, time) = (record.offset, record.timestamp);
         let window = self.rules.horizons.window;
-        let decoded = self.store.decode::<RawWebhook>(record.value.as_deref());
-        let raw = match decoded {
+        let raw = match self.store.decode_raw(record.value.as_deref()) {
             Ok(raw) => raw,
             Err(error) => {
                 let replay = self.partition(partition)?.pass(offset);
@@ -52,10 +51,11 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                 None
             }
             Decision::Original { replay } => {
-                let event_key = raw.event_key.clone();
-                let event = normalise(&self.rules.normalisers, &raw, partition, offset, replay, 1);
-                let facts = told_facts(&self.rules.normalisers, &raw);
-                let outcome = self.step(event, raw, jobs);
+                let place = Place { partition, offset, replay, attempts: 1 };
+                let (event, facts) = normalise(&self.rules.normalisers, &raw, place);
+                drop(raw);
+                let event_key = event.event_key.clone();
+                let outcome = self.step(event, record.value.as_deref(), jobs);
                 let origin = Origin::Raw { replay };
                 Some(Item { record, event_key, key, origin, facts, outcome })
             }
@@ -87,20 +87,17 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             self.pending.superseded += 1;
             return Ok(None);
         }
-        let (facts, outcome) = match self.store.decode::<RawWebhook>(event.raw_value.as_deref()) {
+        let (facts, outcome) = match self.store.decode_raw(event.raw_value.as_deref()) {
             Err(error) => (Vec::new(), Outcome::Failed(undecodable(&error))),
             Ok(raw) => {
-                let attempt = event.attempt.saturating_add(1);
-                let processed = normalise(
-                    &self.rules.normalisers,
-                    &raw,
-                    event.raw_partition,
-                    event.raw_offset,
-                    event.replay,
-                    attempt,
-                );
-                let facts = told_facts(&self.rules.normalisers, &raw);
-                (facts, self.step(processed, raw, jobs))
+                let place = Place {
+                    partition: event.raw_partition,
+                    offset: event.raw_offset,
+                    replay: event.replay,
+                    attempts: event.attempt.saturating_add(1),
+                };
+                let (processed, facts) = normalise(&self.rules.normalisers, &raw, place);
+                (facts, self.step(processed, event.raw_value.as_deref(), jobs))
             }
         };
         Ok(Some(Item {
@@ -113,7 +110,15 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         }))
     }
 
-    fn step(&self, event: ProcessedEvent, raw: RawWebhook, jobs: &mut Vec<Job>) -> Outcome {
+    /// What comes of an event: ready, or the work of the steps that want it. `value` is its raw record's.
+    fn step(&self, event: ProcessedEvent, value: Option<&[u8]>, jobs: &mut Vec<Job>) -> Outcome {
+        if self.rules.steps.is_empty() {
+            return Outcome::Ready(Box::new(event));
+        }
+        let raw = match self.store.decode::<RawWebhook>(value) {
+            Ok(raw) => raw,
+            Err(error) => return Outcome::Failed(undecodable(&error)),
+        };
         if self.rules.steps.iter().any(|step| step.wants(&event, &raw)) {
             jobs.push(Job::Steps(Box::new((event, raw))));
             Outcome::Job(jobs.len() - 1)

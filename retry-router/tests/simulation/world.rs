@@ -209,7 +209,7 @@ impl World {
             1 | 2 => {
                 topic = self.tier_topic(FORMER);
                 if rng.random_bool(0.5) {
-                    stored.headers.push((DUE_AT.into(), (now + 200).to_string().into_bytes()));
+                    stored.headers.push((DUE_AT, (now + 200).to_string().into_bytes()));
                 }
             }
             3 => {

@@ -16,6 +16,7 @@ pub mod propagation;
 
 use std::io::IsTerminal;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -34,6 +35,9 @@ use crate::config::{LogFormat, TelemetryConfig};
 pub use metrics::Metrics;
 #[cfg(test)]
 pub(crate) use metrics::test_meter_provider;
+
+/// What [`sends_traces`] says.
+static SENDS_TRACES: AtomicBool = AtomicBool::new(false);
 
 /// Longest wait for the last telemetry to be sent when the process ends.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -102,6 +106,11 @@ impl Drop for TelemetryGuard {
     }
 }
 
+/// Whether [`init`] found that traces are to be sent. A span for every request is worth its cost only then.
+pub fn sends_traces() -> bool {
+    SENDS_TRACES.load(Ordering::Relaxed)
+}
+
 /// Sets up logs, metrics and traces for this process, under `service_name` (`OTEL_SERVICE_NAME` wins).
 ///
 /// May be called from inside or outside an async runtime.
@@ -152,6 +161,7 @@ pub fn init(
             )
     });
     tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces).try_init()?;
+    SENDS_TRACES.store(tracer.is_some(), Ordering::Relaxed);
 
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     opentelemetry::global::set_meter_provider(meter.clone());
