@@ -9,17 +9,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
 use bytes::Bytes;
 use governor::clock::DefaultClock;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Response, Version, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use ipnet::IpNet;
 use sluice_kafka::publisher::PublishError;
 use sluice_service::clock::now_ms;
 use sluice_service::config::{Config, RateLimit};
+use sluice_service::telemetry;
 use sluice_service::telemetry::propagation::{TRACEPARENT, context_of, extract, inject};
 use tokio::sync::Semaphore;
 use tracing::{Instrument, Span, field};
@@ -63,6 +63,8 @@ pub(crate) struct Shared {
     max_headers: usize,
     max_header_bytes: usize,
     body_read_timeout: Duration,
+    /// Whether traces are sent. A span that nobody gets would cost a tenth of the request.
+    traced: bool,
 }
 
 impl Shared {
@@ -91,6 +93,7 @@ impl Shared {
             max_headers: gateway.max_headers,
             max_header_bytes: gateway.max_header_bytes.as_usize(),
             body_read_timeout: gateway.body_read_timeout,
+            traced: telemetry::sends_traces(),
         }
     }
 
@@ -110,43 +113,48 @@ impl Shared {
     }
 }
 
-/// The peer of the connection a request came in on.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
-
-/// Answers one request.
-pub(crate) async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
+/// Answers one request that came in on a connection from `peer`.
+///
+/// All paths lead here: requests to unknown ones are counted and answered like any other.
+pub(crate) async fn handle(
+    shared: Arc<Shared>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let received_at_ms = now_ms();
     let request_id = Uuid::now_v7().hyphenated().to_string();
     let (parts, body) = request.into_parts();
     let version = parts.version;
-    let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |p| p.0.ip());
-    let remote = client_address(peer, &parts.headers, &shared.trusted_proxies);
+    let remote = client_address(peer.ip(), &parts.headers, &shared.trusted_proxies);
     let name = parts.uri.path().strip_prefix("/webhooks/").unwrap_or_default();
     let source = shared.sources.get(name).cloned();
     let meter = shared.metrics.request(source.as_ref().map(|source| &source.name));
 
-    let span = tracing::info_span!(
-        "webhook",
-        otel.name = if parts.method == Method::GET {
-            "GET /webhooks/{source}"
-        } else {
-            "POST /webhooks/{source}"
-        },
-        otel.kind = "server",
-        otel.status_code = field::Empty,
-        http.response.status_code = field::Empty,
-        source = source.as_ref().map_or("unknown", |source| &*source.name),
-        request_id,
-    );
+    let span = if shared.traced {
+        tracing::info_span!(
+            "webhook",
+            otel.name = if parts.method == Method::GET {
+                "GET /webhooks/{source}"
+            } else {
+                "POST /webhooks/{source}"
+            },
+            otel.kind = "server",
+            otel.status_code = field::Empty,
+            http.response.status_code = field::Empty,
+            source = source.as_ref().map_or("unknown", |source| &*source.name),
+            request_id,
+        )
+    } else {
+        Span::none()
+    };
     let parent = parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let parent = parent.map(extract).unwrap_or_default();
     // Fails only where no traces are sent; the record then carries the sender's context.
     let _ = span.set_parent(parent.clone());
     let traceparent = inject(&context_of(&span, &parent));
 
-    let incoming = Incoming { parts, body, remote, request_id: request_id.clone(), received_at_ms };
-    let answer = shared.answer(source, incoming, traceparent.as_deref());
+    let arriving = Arriving { parts, body, remote, received_at_ms };
+    let answer = shared.answer(source, arriving, &request_id, traceparent.as_deref());
     let (mut response, outcome) = match answer.instrument(span.clone()).await {
         Ok((response, outcome)) => (response, outcome),
         Err(problem) => {
@@ -177,11 +185,10 @@ fn settle(span: &Span, status: http::StatusCode) {
 }
 
 /// A request whose body is still on its way.
-struct Incoming {
+struct Arriving {
     parts: Parts,
-    body: Body,
+    body: Incoming,
     remote: IpAddr,
-    request_id: String,
     received_at_ms: i64,
 }
 
@@ -189,10 +196,11 @@ impl Shared {
     async fn answer(
         &self,
         source: Option<Arc<Source>>,
-        incoming: Incoming,
+        arriving: Arriving,
+        request_id: &str,
         traceparent: Option<&str>,
-    ) -> Result<(Response<Body>, Outcome), Problem> {
-        let Incoming { parts, body, remote, request_id, received_at_ms } = incoming;
+    ) -> Result<(Response<Full<Bytes>>, Outcome), Problem> {
+        let Arriving { parts, body, remote, received_at_ms } = arriving;
         if let Some(addresses) = &self.addresses {
             addresses.check(remote).map_err(Problem::RateLimited)?;
         }
@@ -217,12 +225,19 @@ impl Shared {
         }
         let _slot = self.slots.try_acquire().map_err(|_| Problem::Overloaded)?;
         if !self.upstream.is_ready() {
-            return Err(self.unavailable(&source, &PublishFailure::NotReady));
+            return Err(self.unavailable(&source, request_id, &PublishFailure::NotReady));
         }
         // What GET brings is in its URL. A body would be covered by no signature.
         let body = if is_get { Bytes::new() } else { self.read_body(&parts.headers, body).await? };
 
-        let received = Received { source, parts, body, remote, request_id, received_at_ms };
+        let received = Received {
+            source,
+            parts,
+            body,
+            remote,
+            request_id: request_id.to_owned(),
+            received_at_ms,
+        };
         let source = Arc::clone(&received.source);
         // Age is judged now, not when the head came: a body may take seconds to arrive.
         let verified =
@@ -236,7 +251,7 @@ impl Shared {
         let published = verified
             .publish(&self.upstream, traceparent)
             .await
-            .map_err(|failure| self.unavailable(&source, &failure))?;
+            .map_err(|failure| self.unavailable(&source, request_id, &failure))?;
         self.metrics.stored(&source.name, published.events(), published.waited());
         if let Some((url, origin)) = published.confirmation() {
             self.confirmations.open(&source.name, url, origin);
@@ -256,7 +271,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn read_body(&self, headers: &HeaderMap, body: Body) -> Result<Bytes, Problem> {
+    async fn read_body(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
         // A declared length is refused at once; an undeclared one as soon as it is too long.
         let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let declared = declared.and_then(|length| length.parse::<usize>().ok());
@@ -275,23 +290,24 @@ impl Shared {
     }
 
     /// What the sender is told of events that are not known to be stored.
-    fn unavailable(&self, source: &Source, failure: &PublishFailure) -> Problem {
+    fn unavailable(&self, source: &Source, request_id: &str, failure: &PublishFailure) -> Problem {
         let problem = match failure {
             PublishFailure::Encode(_) => Problem::Internal,
             PublishFailure::Publish(PublishError::TooLarge) => Problem::BodyTooLarge,
+            PublishFailure::BatchTooLarge => Problem::BatchTooLarge,
             PublishFailure::NotReady
             | PublishFailure::AckTimeout(_)
             | PublishFailure::Publish(_) => Problem::Unavailable,
         };
         if self.complaints.check().is_ok() {
-            tracing::error!(source = %source.name, "webhook not stored: {failure}");
+            tracing::error!(source = %source.name, request_id, "webhook not stored: {failure}");
         }
         problem
     }
 }
 
 /// The answer to an endpoint challenge, where the request is one.
-fn challenge(source: &Source, parts: &Parts) -> Option<Response<Body>> {
+fn challenge(source: &Source, parts: &Parts) -> Option<Response<Full<Bytes>>> {
     let request = sluice_providers::Request {
         method: parts.method.as_str(),
         url: record::target(parts),

@@ -101,8 +101,13 @@ impl Gateway {
         let topics = settings::topics(config).context("[topics]")?;
         let client = settings::client(config, "sluice-gateway").context("[kafka]")?;
         let publisher = Publisher::connect(&client, wiring::publisher_options(&config.gateway))?;
-        let upstream =
-            Upstream::new(publisher, topics.raw(), topics.rejected(), config.gateway.ack_timeout);
+        let upstream = Upstream::new(
+            publisher,
+            topics.raw(),
+            topics.rejected(),
+            config.gateway.ack_timeout,
+            wiring::most(&config.gateway),
+        );
         let outbound = Outbound::new().context("setting up the HTTP client")?;
         let metrics = Arc::new(Metrics::new());
         let shared = Arc::new(Shared::new(config, sources, upstream, outbound, metrics));

@@ -8,18 +8,21 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
 use sluice_providers::{Identified, Payload, Request, Verdict};
 use sluice_service::config::PartitionBy;
 
 use crate::keys::{KeyStore, Refusal};
 use crate::outbound::Origin;
-use crate::record::{self, Delivery};
+use crate::record::{self, Delivery, SharedHeaders};
 use crate::sources::Source;
 use crate::upstream::{PublishFailure, Upstream};
+
+/// Records of one request that are encoded before other requests get their turn.
+const PREPARED_AT_ONCE: usize = 256;
 
 /// A complete request for a source, within all limits. Nothing of it is believed yet.
 #[derive(Debug)]
@@ -101,24 +104,37 @@ impl Verified {
             received_at_ms: received.received_at_ms,
             verdict: &verdict,
         };
+        let most = upstream.most();
+        // Before a list of them is made: a body has room for millions.
+        if source.provider.batch_size(&received.request()) > most.events {
+            return Err(PublishFailure::BatchTooLarge);
+        }
         let events = source.provider.identify(&received.request());
         let confirmation = source.provider.confirmation(&received.request());
         let size = events.len();
         // All are encoded before the first is sent: a defect in one must not store half a request.
-        let records = events
-            .into_iter()
-            .enumerate()
-            .map(|(index, event)| {
-                let tells_state = |event: &Identified| tells_state(source, event, &received.body);
-                let signed = source.provider.object_is_signed();
-                let partition_by = partition_by(source.partition_by, signed, &event, tells_state);
-                let raw = record::raw_webhook(&delivery, event, index, size);
-                let key = record::partition_key(&raw, partition_by);
-                upstream.prepare(raw, key)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
+        let mut records = Vec::with_capacity(size);
+        let mut bytes = 0_usize;
+        for (index, event) in events.into_iter().enumerate() {
+            let tells_state = |event: &Identified| tells_state(source, event, &received.body);
+            let signed = source.provider.object_is_signed();
+            let partition_by = partition_by(source.partition_by, signed, &event, tells_state);
+            let raw = record::raw_webhook(&delivery, event, index, size);
+            let key = record::partition_key(&raw, partition_by);
+            let record = upstream.prepare(raw, key)?;
+            bytes = most.sum(bytes, record.bytes())?;
+            records.push(record);
+            if records.len() % PREPARED_AT_ONCE == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let shared = SharedHeaders {
+            ce_source: &source.path,
+            request_id: &received.request_id,
+            traceparent,
+        };
         let handed_over = Instant::now();
-        upstream.publish(&records, traceparent).await?;
+        upstream.publish(&records, &shared).await?;
         Ok(Published {
             waited: handed_over.elapsed(),
             events: size,
@@ -186,13 +202,13 @@ impl Published {
     }
 
     /// The answer the provider insists on, else 200 with the request id.
-    pub(crate) fn acknowledge(self) -> Response<Body> {
+    pub(crate) fn acknowledge(self) -> Response<Full<Bytes>> {
         match self.source.provider.acknowledgement() {
             Some(answer) => prescribed(answer),
             None => {
                 let Self { request_id, .. } = self;
                 let body = format!(r#"{{"status":"accepted","request_id":"{request_id}"}}"#);
-                let mut response = Response::new(Body::from(body));
+                let mut response = Response::new(Full::from(body));
                 response
                     .headers_mut()
                     .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -203,8 +219,8 @@ impl Published {
 }
 
 /// An answer as a provider prescribes it.
-pub(crate) fn prescribed(answer: sluice_providers::Acknowledgement) -> Response<Body> {
-    let mut response = Response::new(Body::from(answer.body));
+pub(crate) fn prescribed(answer: sluice_providers::Acknowledgement) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(answer.body));
     // Statuses are constants of the providers; a nonsensical one still has to acknowledge.
     *response.status_mut() = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
     if let Some(content_type) = answer.content_type {

@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::Full;
 use serde::Serialize;
 
 use crate::metrics::Outcome;
@@ -30,6 +31,8 @@ pub(crate) enum Problem {
     HeadersTooLarge,
     /// The body is larger than configured.
     BodyTooLarge,
+    /// More events in one request than configured, or than the send queue holds.
+    BatchTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,
     /// The body ended early or is not framed as its headers say.
@@ -65,7 +68,7 @@ impl Problem {
             Self::AddressNotAllowed => StatusCode::FORBIDDEN,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge | Self::BatchTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::BodyBroken => StatusCode::BAD_REQUEST,
             // Providers' statuses are constants of theirs; a nonsensical one must not become a 2xx.
@@ -88,7 +91,7 @@ impl Problem {
             Self::AddressNotAllowed => Outcome::AddressNotAllowed,
             Self::RateLimited(_) => Outcome::RateLimited,
             Self::HeadersTooLarge => Outcome::HeadersTooLarge,
-            Self::BodyTooLarge => Outcome::BodyTooLarge,
+            Self::BodyTooLarge | Self::BatchTooLarge => Outcome::BodyTooLarge,
             Self::BodyTimeout => Outcome::Timeout,
             Self::BodyBroken => Outcome::Malformed,
             Self::Unverified(_) => Outcome::Unverified,
@@ -131,6 +134,11 @@ impl Problem {
                 "urn:sluice:problem:body-too-large",
                 "Request body too large",
                 "The body is larger than this endpoint takes.",
+            ),
+            Self::BatchTooLarge => (
+                "urn:sluice:problem:batch-too-large",
+                "Batch too large",
+                "The request carries more events than this endpoint takes at once; send fewer.",
             ),
             Self::BodyTimeout => (
                 "urn:sluice:problem:request-timeout",
@@ -192,8 +200,8 @@ impl Problem {
     }
 
     /// The answer.
-    pub(crate) fn response(self, request_id: &str) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.document(request_id)));
+    pub(crate) fn response(self, request_id: &str) -> Response<Full<Bytes>> {
+        let mut response = Response::new(Full::from(self.document(request_id)));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
@@ -230,6 +238,7 @@ mod tests {
             Problem::RateLimited(Duration::from_millis(1)),
             Problem::HeadersTooLarge,
             Problem::BodyTooLarge,
+            Problem::BatchTooLarge,
             Problem::BodyTimeout,
             Problem::BodyBroken,
             Problem::Unverified(401),

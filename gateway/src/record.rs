@@ -104,51 +104,64 @@ fn event_key(source: &str, event_id: &str) -> String {
     format!("{source}:{event_id}")
 }
 
-/// The record key: what decides the partition, and so what stays in order.
-pub(crate) fn partition_key(raw: &RawWebhook, partition_by: PartitionBy) -> String {
+/// The record key, what decides the partition and so what stays in order: `None` for the event key.
+pub(crate) fn partition_key(raw: &RawWebhook, partition_by: PartitionBy) -> Option<String> {
     match (&raw.object_id, partition_by) {
-        (Some(object_id), PartitionBy::Object) => event_key(&raw.source, object_id),
-        _ => raw.event_key.clone(),
+        (Some(object_id), PartitionBy::Object) => Some(event_key(&raw.source, object_id)),
+        _ => None,
     }
+}
+
+/// Headers that all records of one request share.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SharedHeaders<'a> {
+    /// A URI reference, as the CloudEvents specification wants: the path that takes these events.
+    pub(crate) ce_source: &'a str,
+    /// Our id of the request.
+    pub(crate) request_id: &'a str,
+    /// W3C trace context.
+    pub(crate) traceparent: Option<&'a str>,
 }
 
 /// Headers of a raw record: CloudEvents 1.0 (Kafka binding, binary mode), W3C trace context, ours.
 #[derive(Debug)]
 pub(crate) struct RecordHeaders {
-    ce_source: String,
+    ce_id: String,
+    ce_type: String,
     ce_time: Option<String>,
 }
 
 impl RecordHeaders {
-    /// The values that are not in the record already.
-    pub(crate) fn new(raw: &RawWebhook) -> Self {
+    /// Those of one record alone.
+    pub(crate) fn new(raw: RawWebhook) -> Self {
         let time = jiff::Timestamp::from_millisecond(raw.occurred_at.unwrap_or(raw.received_at));
         Self {
-            // A URI reference, as the specification wants: the path that takes these events.
-            ce_source: format!("/webhooks/{}", raw.source),
             ce_time: time.ok().map(|time| time.to_string()),
+            ce_id: raw.event_key,
+            ce_type: raw.event_type,
         }
     }
 
+    /// The event key, which is the CloudEvents ID.
+    pub(crate) fn event_key(&self) -> &str {
+        &self.ce_id
+    }
+
     /// Name and value of each header.
-    pub(crate) fn list<'a>(
-        &'a self,
-        raw: &'a RawWebhook,
-        traceparent: Option<&'a str>,
-    ) -> Vec<(&'a str, &'a [u8])> {
+    pub(crate) fn list<'a>(&'a self, shared: &SharedHeaders<'a>) -> Vec<(&'a str, &'a [u8])> {
         let mut headers = Vec::with_capacity(9);
         headers.push(("ce_specversion", &b"1.0"[..]));
-        headers.push(("ce_id", raw.event_key.as_bytes()));
-        headers.push(("ce_source", self.ce_source.as_bytes()));
-        headers.push(("ce_type", raw.event_type.as_bytes()));
+        headers.push(("ce_id", self.ce_id.as_bytes()));
+        headers.push(("ce_source", shared.ce_source.as_bytes()));
+        headers.push(("ce_type", self.ce_type.as_bytes()));
         if let Some(time) = &self.ce_time {
             headers.push(("ce_time", time.as_bytes()));
         }
         headers.push(("content-type", b"application/avro"));
-        if let Some(traceparent) = traceparent {
+        if let Some(traceparent) = shared.traceparent {
             headers.push(("traceparent", traceparent.as_bytes()));
         }
-        headers.push(("sluice-request-id", raw.request_id.as_bytes()));
+        headers.push(("sluice-request-id", shared.request_id.as_bytes()));
         headers.push(("sluice-origin", b"webhook"));
         headers
     }
@@ -243,10 +256,12 @@ mod tests {
     fn the_key_follows_partition_by_and_falls_back_to_the_event() {
         with_delivery(|delivery| {
             let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
-            assert_eq!(partition_key(&raw, PartitionBy::Event), "shop:evt_1");
-            assert_eq!(partition_key(&raw, PartitionBy::Object), "shop:pi_1");
+            assert_eq!(partition_key(&raw, PartitionBy::Event), None);
+            let by_object = partition_key(&raw, PartitionBy::Object);
+            assert_eq!(by_object.as_deref(), Some("shop:pi_1"));
             let nameless = RawWebhook { object_id: None, ..raw };
-            assert_eq!(partition_key(&nameless, PartitionBy::Object), "shop:evt_1");
+            assert_eq!(partition_key(&nameless, PartitionBy::Object), None);
+            assert_eq!(RecordHeaders::new(nameless).event_key(), "shop:evt_1");
         });
     }
 
@@ -264,7 +279,8 @@ mod tests {
             // The ID of a notice is that of its object.
             let raw = raw_webhook(delivery, notice(None), 0, 1);
             assert_eq!(raw.object_id.as_deref(), Some("tr_1"));
-            assert_eq!(partition_key(&raw, PartitionBy::Object), "shop:tr_1");
+            let by_object = partition_key(&raw, PartitionBy::Object);
+            assert_eq!(by_object.as_deref(), Some("shop:tr_1"));
             let again = Delivery { request_id: "other", ..*delivery };
             let again = raw_webhook(&again, notice(None), 0, 1);
             assert_ne!(again.event_key, raw.event_key);
@@ -277,8 +293,14 @@ mod tests {
     fn record_headers_are_cloudevents_trace_and_ours() {
         with_delivery(|delivery| {
             let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
-            let headers = RecordHeaders::new(&raw);
-            let list = headers.list(&raw, Some("00-aa-bb-01"));
+            let odd = RawWebhook { occurred_at: Some(i64::MAX), ..raw.clone() };
+            let headers = RecordHeaders::new(raw);
+            let shared = SharedHeaders {
+                ce_source: "/webhooks/shop",
+                request_id: "ours",
+                traceparent: Some("00-aa-bb-01"),
+            };
+            let list = headers.list(&shared);
             let text: Vec<String> = list
                 .iter()
                 .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)))
@@ -298,9 +320,11 @@ mod tests {
                 ]
             );
             // A time no calendar holds is left out; it must not cost the event.
-            let odd = RawWebhook { occurred_at: Some(i64::MAX), ..raw };
-            let headers = RecordHeaders::new(&odd);
-            assert!(headers.list(&odd, None).iter().all(|(name, _)| *name != "ce_time"));
+            let headers = RecordHeaders::new(odd);
+            let shared = SharedHeaders { traceparent: None, ..shared };
+            let list = headers.list(&shared);
+            assert!(list.iter().all(|(name, _)| !["ce_time", "traceparent"].contains(name)));
+            assert_eq!(list.len(), 7);
         });
     }
 }

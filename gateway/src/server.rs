@@ -13,8 +13,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::any;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,10 +22,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tower::ServiceExt;
 
 use crate::connection::{End, Socket, take_leave};
-use crate::handler::{self, Peer, Shared};
+use crate::handler::{self, Shared};
 use crate::metrics::Outcome;
 
 /// hyper refuses a smaller buffer for a head.
@@ -53,7 +50,6 @@ pub(crate) async fn serve(
     let max_connections = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
     let server = Arc::new(Server {
         builder: builder(config),
-        router: router(Arc::clone(&shared)),
         shared,
         header_read_timeout: config.header_read_timeout,
         stop: stop.clone(),
@@ -93,14 +89,6 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-fn router(shared: Arc<Shared>) -> Router {
-    // Both lead to the same handler: it counts and answers requests to unknown paths as well.
-    Router::new()
-        .route("/webhooks/{source}", any(handler::handle))
-        .fallback(handler::handle)
-        .with_state(shared)
-}
-
 fn builder(config: &GatewayConfig) -> auto::Builder<TokioExecutor> {
     let max_header_bytes = config.max_header_bytes.as_usize();
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -132,7 +120,6 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 
 struct Server {
     builder: auto::Builder<TokioExecutor>,
-    router: Router,
     shared: Arc<Shared>,
     header_read_timeout: Duration,
     stop: watch::Receiver<bool>,
@@ -154,13 +141,9 @@ impl Server {
 
     /// Serves the connection to its end.
     async fn converse(&self, socket: Socket, peer: SocketAddr) -> End {
-        let service = service_fn(|mut request: http::Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            let router = self.router.clone();
-            async move {
-                let answer: Result<_, Infallible> = router.oneshot(request).await;
-                answer
-            }
+        let service = service_fn(|request: http::Request<Incoming>| {
+            let answer = handler::handle(Arc::clone(&self.shared), peer, request);
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
         let mut stop = self.stop.clone();

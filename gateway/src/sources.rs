@@ -24,6 +24,8 @@ use crate::outbound::Origin;
 pub(crate) struct Source {
     /// Name, as in the URL; shared with metric labels.
     pub(crate) name: Arc<str>,
+    /// The path that takes its webhooks.
+    pub(crate) path: String,
     /// What knows its provider's rules and holds its keys.
     pub(crate) provider: sluice_providers::Source,
     /// Tenant of events that name none.
@@ -75,6 +77,7 @@ impl Source {
             .map_err(|problem| anyhow::anyhow!("source {:?}: key_origin {problem}", config.name))?;
         Ok(Self {
             name: Arc::from(config.name.as_str()),
+            path: format!("/webhooks/{}", config.name),
             provider,
             tenant: config.tenant.clone(),
             partition_by: config.partition_by,

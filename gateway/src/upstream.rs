@@ -14,7 +14,7 @@ use sluice_kafka::publisher::{Acknowledged, Outgoing, PublishError, Publisher};
 use sluice_schemas::{EncodeError, Encoder, RawWebhook, Rejected};
 use tokio::sync::watch;
 
-use crate::record::RecordHeaders;
+use crate::record::{RecordHeaders, SharedHeaders};
 
 /// Why the events of a verified request are not known to be stored.
 #[derive(Debug, thiserror::Error)]
@@ -31,15 +31,58 @@ pub(crate) enum PublishFailure {
     /// A record that does not fit its schema: a defect.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// More in one request than [`Most`] allows. Nothing was stored.
+    #[error(
+        "the request carries more events than gateway.max_batch_events, or than the send queue (gateway.queue_max_bytes) holds"
+    )]
+    BatchTooLarge,
+}
+
+/// What one request may bring.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Most {
+    /// Events.
+    pub(crate) events: usize,
+    /// Bytes of keys and values of all its records: above what the local queue holds when it is empty, sending
+    /// again would never help.
+    pub(crate) bytes: usize,
+    /// Bytes of one record: what a topic takes, less what the record of a failure needs to keep it whole.
+    pub(crate) record: usize,
+}
+
+impl Most {
+    /// What all records come to with one more of `bytes`, `before` being what they came to without it.
+    ///
+    /// # Errors
+    /// The record alone, or all of them together, are too large. Of a batch the first record carries the whole
+    /// body beside its own part, so that a body within its limit may still make one.
+    pub(crate) fn sum(&self, before: usize, bytes: usize) -> Result<usize, PublishFailure> {
+        if bytes > self.record {
+            return Err(PublishError::TooLarge.into());
+        }
+        let sum = before.saturating_add(bytes);
+        if sum > self.bytes { Err(PublishFailure::BatchTooLarge) } else { Ok(sum) }
+    }
 }
 
 /// One record ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    raw: RawWebhook,
     headers: RecordHeaders,
-    key: String,
+    /// `None` for the event key.
+    key: Option<String>,
     value: Vec<u8>,
+}
+
+impl Prepared {
+    fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(self.headers.event_key())
+    }
+
+    /// Bytes it takes in the send queue, as [`Most::bytes`] counts.
+    pub(crate) fn bytes(&self) -> usize {
+        self.key().len() + self.value.len()
+    }
 }
 
 /// The gateway's way into Kafka.
@@ -49,6 +92,7 @@ pub(crate) struct Upstream {
     raw_topic: String,
     rejected_topic: String,
     ack_timeout: Duration,
+    most: Most,
     raw: OnceLock<Encoder<RawWebhook>>,
     rejected: OnceLock<Encoder<Rejected>>,
     topics_checked: AtomicBool,
@@ -62,12 +106,14 @@ impl Upstream {
         raw_topic: &str,
         rejected_topic: &str,
         ack_timeout: Duration,
+        most: Most,
     ) -> Self {
         Self {
             publisher,
             raw_topic: raw_topic.to_owned(),
             rejected_topic: rejected_topic.to_owned(),
             ack_timeout,
+            most,
             raw: OnceLock::new(),
             rejected: OnceLock::new(),
             topics_checked: AtomicBool::new(false),
@@ -78,6 +124,11 @@ impl Upstream {
     /// The producer.
     pub(crate) fn publisher(&self) -> &Publisher {
         &self.publisher
+    }
+
+    /// What one request may bring.
+    pub(crate) fn most(&self) -> Most {
+        self.most
     }
 
     /// Topic of raw webhooks.
@@ -132,10 +183,15 @@ impl Upstream {
         self.raw_encoder().is_some()
     }
 
-    /// Encodes one record.
-    pub(crate) fn prepare(&self, raw: RawWebhook, key: String) -> Result<Prepared, PublishFailure> {
+    /// Encodes one record; `key` is its record key where that is not the event key. Of the record itself
+    /// only what its headers say is kept.
+    pub(crate) fn prepare(
+        &self,
+        raw: RawWebhook,
+        key: Option<String>,
+    ) -> Result<Prepared, PublishFailure> {
         let value = self.raw_encoder().ok_or(PublishFailure::NotReady)?.encode(&raw)?;
-        Ok(Prepared { headers: RecordHeaders::new(&raw), raw, key, value })
+        Ok(Prepared { headers: RecordHeaders::new(raw), key, value })
     }
 
     /// Sends all records of one request and waits until every one is acknowledged, at most for
@@ -147,15 +203,15 @@ impl Upstream {
     pub(crate) async fn publish(
         &self,
         records: &[Prepared],
-        traceparent: Option<&str>,
+        shared: &SharedHeaders<'_>,
     ) -> Result<(), PublishFailure> {
         let mut waiting = Vec::with_capacity(records.len());
         for record in records {
-            let headers = record.headers.list(&record.raw, traceparent);
+            let headers = record.headers.list(shared);
             waiting.push(self.enqueue(Outgoing {
                 topic: &self.raw_topic,
                 partition: None,
-                key: record.key.as_bytes(),
+                key: record.key().as_bytes(),
                 value: &record.value,
                 headers: &headers,
             })?);
@@ -207,5 +263,20 @@ impl Upstream {
             headers: &headers,
         };
         self.enqueue(outgoing).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_bounded_by_its_largest_record_and_by_all_of_them() {
+        let most = Most { events: 3, bytes: 100, record: 60 };
+        let sum = |sizes: &[usize]| sizes.iter().try_fold(0, |sum, size| most.sum(sum, *size));
+        assert!(matches!(sum(&[60, 40]), Ok(100)));
+        assert!(matches!(sum(&[60, 41]), Err(PublishFailure::BatchTooLarge)));
+        assert!(matches!(sum(&[61]), Err(PublishFailure::Publish(PublishError::TooLarge))));
+        assert!(matches!(sum(&[1, usize::MAX]), Err(PublishFailure::Publish(_))));
     }
 }

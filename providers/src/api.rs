@@ -114,7 +114,7 @@ impl Fact {
     /// For events whose ID is not signed, so that a genuine delivery can be sent again under another: what the signed
     /// body says is one fact, whatever ID it comes under. None where it has no canonical kind.
     pub(crate) fn of_body(normalised: Normalised, body: &[u8]) -> Vec<Fact> {
-        if normalised.kind.starts_with("provider.") {
+        if !normalised.has_canonical_kind() {
             return Vec::new();
         }
         vec![Fact {

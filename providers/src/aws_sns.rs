@@ -307,16 +307,16 @@ impl Provider for Sns {
         let Some(message) = Message::parse(request.body) else {
             return Vec::new();
         };
-        let pointers = &self.reader.pointers;
+        let found = self.reader.pointers.find(message.inner());
         let own = |value: &Option<Cow<'_, str>>| {
             value.as_deref().filter(|text| !text.is_empty()).map(str::to_owned)
         };
-        let event_id = pointers.id(message.inner()).or_else(|| own(&message.id));
+        let event_id = found.id.or_else(|| own(&message.id));
         let event = Identified::new(event_id, request.body, BodyPart::Whole);
-        let event_type = pointers.event_type(message.inner()).or_else(|| own(&message.kind));
+        let event_type = found.event_type.or_else(|| own(&message.kind));
         vec![Identified {
             event_type: event_type.unwrap_or(event.event_type),
-            object_id: pointers.object_id(message.inner()),
+            object_id: found.object_id,
             occurred_at_ms: message.time_ms(),
             ..event
         }]

@@ -5,12 +5,16 @@
 //! trusted unsigned (the body, or the time that age is judged by) is refused. An ID taken from a
 //! header is only as good as the template: put `{id}` in it, or point into the body instead.
 //! With no ID configured, or none in the request, an event goes by the digest of its body.
+//!
+//! A body may be a batch of JSON lines (see `batch.rs`): the signature covers it whole, and the pointers are
+//! looked up in each line.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use serde_json::json;
 
+use crate::batch::{BATCH, BATCH_NOTES, Bodies};
 use crate::header;
 use crate::mac::{Algorithm, Encoding, KeyRing, Tag};
 use crate::model::digest_id;
@@ -24,8 +28,8 @@ use crate::settings::Settings;
 use crate::source::Keys;
 use crate::template::{Segment, Template};
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
-    Rejection, Request, SampleRequest, SampleSpec, Verdict,
+    BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys, Rejection,
+    Request, SampleRequest, SampleSpec, Verdict,
 };
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
@@ -35,8 +39,8 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     secret: "the shared secret, written as settings.secret_encoding says",
     scheme: "an HMAC (SHA-1, SHA-256 or SHA-512; hex or base64) in a header of any name, over a template of body, time, ID and headers",
     identity: "by pointers or headers; without any, the digest of the body",
-    answer: "any 2xx",
-    notes: &[],
+    answer: "any 2xx; for a batch once all of its events are stored",
+    notes: BATCH_NOTES,
     samples: &["payment.succeeded"],
     addresses: &[],
     api: None,
@@ -74,6 +78,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         OBJECT_ID_POINTER,
         AMOUNT_POINTER,
         CURRENCY_POINTER,
+        BATCH,
     ],
     mappings: &[],
     build,
@@ -102,6 +107,7 @@ struct Reader {
     id_header: Option<HeaderName>,
     type_header: Option<HeaderName>,
     pointers: Pointers,
+    bodies: Bodies,
 }
 
 #[derive(Debug)]
@@ -124,6 +130,7 @@ impl Reader {
             ("hex", SecretEncoding::Hex),
             ("base64", SecretEncoding::Base64),
         ];
+        let pointers = Pointers::new(settings)?;
         let reader = Self {
             signature_header: settings.header("header")?.ok_or_else(|| {
                 settings.bad("header", "is missing; name the header with the signature")
@@ -146,7 +153,8 @@ impl Reader {
             )?,
             id_header: settings.header("id_header")?,
             type_header: settings.header("type_header")?,
-            pointers: Pointers::new(settings)?,
+            bodies: Bodies::new(settings, pointers.has_id())?,
+            pointers,
         };
         reader.check(settings)?;
         Ok(reader)
@@ -268,18 +276,23 @@ impl Provider for GenericHmac {
     }
 
     fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
-        let pointers = &self.reader.pointers;
-        let event_id =
-            pointers.id(request.body).or_else(|| header_text(request, &self.reader.id_header));
-        let event_type = pointers
-            .event_type(request.body)
-            .or_else(|| header_text(request, &self.reader.type_header));
-        let event = Identified::new(event_id, request.body, BodyPart::Whole);
-        vec![Identified {
-            event_type: event_type.unwrap_or(event.event_type),
-            object_id: pointers.object_id(request.body),
-            ..event
-        }]
+        let reader = &self.reader;
+        reader.bodies.identify(request.body, |bytes, part| {
+            let found = reader.pointers.find(bytes);
+            // Beside id_pointer there is no id_header, so the lines of a batch cannot share one's ID.
+            let event_id = found.id.or_else(|| header_text(request, &reader.id_header));
+            let event_type = found.event_type.or_else(|| header_text(request, &reader.type_header));
+            let event = Identified::new(event_id, bytes, part);
+            Identified {
+                event_type: event_type.unwrap_or(event.event_type),
+                object_id: found.object_id,
+                ..event
+            }
+        })
+    }
+
+    fn batch_size(&self, request: &Request<'_>) -> usize {
+        self.reader.bodies.count(request.body)
     }
 
     fn sample(&self, spec: &SampleSpec<'_>) -> Option<SampleRequest> {
@@ -297,11 +310,12 @@ impl Provider for GenericHmac {
             "data": {"id": values.object_id, "amount": values.amount, "currency": "EUR"},
         });
         reader.pointers.fill(&mut document, &values);
-        let body = bytes::Bytes::from(document.to_string());
+        let (content_type, body) = reader.bodies.render(&document);
+        let body = bytes::Bytes::from(body);
 
         let seconds = unix_seconds(spec.now_ms);
         let timestamp = seconds * (1000 / reader.timestamp_unit_ms);
-        let mut headers = vec![(http::header::CONTENT_TYPE, "application/json".to_owned())];
+        let mut headers = vec![(http::header::CONTENT_TYPE, content_type.to_owned())];
         let mut set = |name: &HeaderName, value: String| {
             if headers.iter().all(|(present, _)| present != name) {
                 headers.push((name.clone(), value));
@@ -328,7 +342,7 @@ impl Provider for GenericHmac {
         let request = Request { method: "POST", url: "/", headers: &map, body: &body };
         let signed = reader.signed_parts(&request).ok()?;
         let tag = self.keys.sign(&signed).encode(reader.encoding);
-        let event_id = match (reader.id_header.is_some(), reader.pointers.id(&body)) {
+        let event_id = match (reader.id_header.is_some(), reader.pointers.find(&body).id) {
             (true, _) => id,
             (false, Some(placed)) => placed,
             (false, None) => digest_id(&body),

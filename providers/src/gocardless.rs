@@ -220,6 +220,11 @@ impl Provider for GoCardless {
         events.into_iter().map(|event| identified(part(event))).collect()
     }
 
+    fn batch_size(&self, request: &Request<'_>) -> usize {
+        let events = json::fields(request.body, ["events"]).and_then(|[events]| events);
+        json::count(events).unwrap_or(1)
+    }
+
     fn acknowledgement(&self) -> Option<Acknowledgement> {
         Some(Acknowledgement { status: 200, content_type: None, body: Bytes::new() })
     }

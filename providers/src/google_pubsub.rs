@@ -345,13 +345,13 @@ impl Provider for PubSub {
         let Some(push) = Push::parse(request.body) else {
             return Vec::new();
         };
-        let pointers = &self.reader.pointers;
-        let event_id = pointers.id(&push.data).or(push.id);
+        let found = self.reader.pointers.find(&push.data);
+        let event_id = found.id.or(push.id);
         let event = Identified::new(event_id, request.body, BodyPart::Whole);
-        let event_type = pointers.event_type(&push.data).or(push.subscription);
+        let event_type = found.event_type.or(push.subscription);
         vec![Identified {
             event_type: event_type.unwrap_or(event.event_type),
-            object_id: pointers.object_id(&push.data).or(push.ordering_key),
+            object_id: found.object_id.or(push.ordering_key),
             occurred_at_ms: push.published_at_ms,
             ..event
         }]

@@ -28,6 +28,7 @@ mod adyen;
 mod api;
 mod authority;
 mod aws_sns;
+mod batch;
 mod braintree;
 mod chain;
 mod checkout_com;

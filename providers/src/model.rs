@@ -175,6 +175,11 @@ pub struct Normalised {
 }
 
 impl Normalised {
+    /// Whether the kind is one of [`KINDS`].
+    pub(crate) fn has_canonical_kind(&self) -> bool {
+        !self.kind.starts_with("provider.")
+    }
+
     /// An event of no canonical kind, of which nothing but its type is known.
     pub(crate) fn unmapped(event_type: &str) -> Self {
         Self {

@@ -62,27 +62,26 @@ impl Pointers {
         self.event_type.is_some()
     }
 
-    pub(crate) fn id(&self, body: &[u8]) -> Option<String> {
-        json::text_or_integer(self.id.as_ref()?.find(body))
-    }
-
-    pub(crate) fn event_type(&self, body: &[u8]) -> Option<String> {
-        json::text(self.event_type.as_ref()?.find(body))
-    }
-
-    pub(crate) fn object_id(&self, body: &[u8]) -> Option<String> {
-        json::text_or_integer(self.object_id.as_ref()?.find(body))
+    /// What identifies an event.
+    pub(crate) fn find(&self, body: &[u8]) -> Found {
+        let wanted = [&self.id, &self.event_type, &self.object_id].map(Option::as_ref);
+        let [id, event_type, object_id] = Pointer::find_each(wanted, body);
+        Found {
+            id: json::text_or_integer(id),
+            event_type: json::text(event_type),
+            object_id: json::text_or_integer(object_id),
+        }
     }
 
     /// What the pointers tell of an event; its kind is always the provider's own.
     pub(crate) fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        let find = |pointer: &Option<Pointer>| pointer.as_ref()?.find(payload.body);
+        let wanted = [&self.object_id, &self.amount, &self.currency].map(Option::as_ref);
+        let [object_id, amount, currency] = Pointer::find_each(wanted, payload.body);
+        let object_id = json::text_or_integer(object_id);
         Normalised {
-            object_id: self
-                .object_id(payload.body)
-                .or_else(|| payload.object_id.map(str::to_owned)),
-            amount_minor: json::integer(find(&self.amount)),
-            currency: json::currency(find(&self.currency)),
+            object_id: object_id.or_else(|| payload.object_id.map(str::to_owned)),
+            amount_minor: json::integer(amount),
+            currency: json::currency(currency),
             ..Normalised::unmapped(payload.event_type)
         }
     }
@@ -101,6 +100,13 @@ impl Pointers {
         place(&self.event_type, json!(sample.event_type));
         place(&self.id, json!(sample.event_id));
     }
+}
+
+/// What the pointers find of an event's identity.
+pub(crate) struct Found {
+    pub(crate) id: Option<String>,
+    pub(crate) event_type: Option<String>,
+    pub(crate) object_id: Option<String>,
 }
 
 /// What a sample event says.

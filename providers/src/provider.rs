@@ -88,6 +88,13 @@ pub trait Provider: Send + Sync + Debug {
     /// is the whole request: [`crate::Source::identify`] never returns an empty list.
     fn identify(&self, request: &Request<'_>) -> Vec<Identified>;
 
+    /// At least how many events [`Provider::identify`] would list, counted without reading any: so that a
+    /// request of more than a caller takes can be refused before anything is made of each. 1 for providers
+    /// whose requests carry one event, or few by their own rules.
+    fn batch_size(&self, _request: &Request<'_>) -> usize {
+        1
+    }
+
     /// The answer this provider insists on after its events are stored.
     /// `None`: any 2xx will do, and the caller sends its own.
     fn acknowledgement(&self) -> Option<Acknowledgement> {

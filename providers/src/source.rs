@@ -230,6 +230,11 @@ impl Source {
         events
     }
 
+    /// How many events a verified request carries, without reading any; as [`Provider::batch_size`].
+    pub fn batch_size(&self, request: &Request<'_>) -> usize {
+        self.provider.batch_size(request).max(1)
+    }
+
     /// Reads a payload in common terms; as [`normaliser`], for who has the source at hand.
     pub fn normalise(&self, payload: &Payload<'_>) -> Normalised {
         self.provider.reader().normalise(payload)

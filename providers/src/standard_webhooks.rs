@@ -7,7 +7,8 @@
 //! names its headers `svix-*` and may send `webhook-*` instead; if any `svix-*` is there, that
 //! family alone counts, so that a forged one cannot hide behind a genuine one of the other.
 //!
-//! The event ID is the message ID header, the same on every attempt and covered by the signature.
+//! The event ID is the message ID header, the same on every attempt and covered by the signature. Of a batch
+//! of JSON lines (see `batch.rs`) it names the batch; the events have IDs of their own in their lines.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderName;
 use serde_json::json;
 
+use crate::batch::{BATCH, BATCH_NOTES, Bodies};
 use crate::ed25519::{self, Ed25519Key};
 use crate::mac::{Algorithm, Candidates, Encoding, KeyRing, MAX_SIGNATURES, MacKey, Tag};
 use crate::pointers::{
@@ -27,14 +29,14 @@ use crate::seeded::{sample_amount, sample_id, unix_seconds};
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
-    Rejection, Request, SampleRequest, SampleSpec, Secret, Verdict, header, json as body_json,
+    BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys, Rejection,
+    Request, SampleRequest, SampleSpec, Secret, Verdict, header, json as body_json,
 };
 
 const SECRET: &str = "the endpoint's signing secret, whsec_ and base64; or, for v1a signatures, the sender's public key, whpk_ and base64 (a whsk_ key can sign samples too)";
 
 const SETTINGS: &[crate::SettingInfo] =
-    &[ID_POINTER, TYPE_POINTER, OBJECT_ID_POINTER, AMOUNT_POINTER, CURRENCY_POINTER];
+    &[ID_POINTER, TYPE_POINTER, OBJECT_ID_POINTER, AMOUNT_POINTER, CURRENCY_POINTER, BATCH];
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
     name: "standard-webhooks",
@@ -43,8 +45,8 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     secret: SECRET,
     scheme: "`webhook-id`, `webhook-timestamp`, `webhook-signature: v1,…`: HMAC-SHA-256 in base64 over `id.timestamp.body`; `v1a,…`: Ed25519 over the same",
     identity: "`webhook-id`, unless a pointer says otherwise; `type` of the body",
-    answer: "any 2xx",
-    notes: &[],
+    answer: "any 2xx; for a batch once all of its events are stored",
+    notes: BATCH_NOTES,
     settings: SETTINGS,
     samples: &["invoice.paid"],
     mappings: &[],
@@ -91,6 +93,7 @@ static SVIX: Family = Family {
 #[derive(Debug)]
 struct Reader {
     pointers: Pointers,
+    bodies: Bodies,
 }
 
 #[derive(Debug)]
@@ -102,7 +105,8 @@ struct StandardWebhooks {
 }
 
 fn reader(settings: &Settings<'_>) -> Result<Reader, BuildError> {
-    Ok(Reader { pointers: Pointers::new(settings)?.with_default_type("/type") })
+    let pointers = Pointers::new(settings)?.with_default_type("/type");
+    Ok(Reader { bodies: Bodies::new(settings, pointers.has_id())?, pointers })
 }
 
 fn normaliser(settings: &Settings<'_>) -> Result<Box<dyn Normalise>, BuildError> {
@@ -211,6 +215,12 @@ impl StandardWebhooks {
             &WEBHOOK
         }
     }
+
+    fn message_id(&self, request: &Request<'_>) -> Option<String> {
+        let family = self.family(request.headers);
+        let message_id = header::optional(request.headers, &family.id).ok().flatten();
+        message_id.and_then(header::visible_ascii).map(str::to_owned)
+    }
 }
 
 /// The signatures of a request that the source has keys for, in a fixed space.
@@ -301,19 +311,24 @@ impl Provider for StandardWebhooks {
     }
 
     fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
-        let pointers = &self.reader.pointers;
-        let family = self.family(request.headers);
-        let message_id = header::optional(request.headers, &family.id).ok().flatten();
-        let message_id = message_id.and_then(header::visible_ascii).map(str::to_owned);
-        let event_id = pointers.id(request.body).or(message_id);
-        let timestamp = body_json::fields(request.body, ["timestamp"]).and_then(|[time]| time);
-        let event = Identified::new(event_id, request.body, BodyPart::Whole);
-        vec![Identified {
-            event_type: pointers.event_type(request.body).unwrap_or(event.event_type),
-            object_id: pointers.object_id(request.body),
-            occurred_at_ms: body_json::time_ms(timestamp),
-            ..event
-        }]
+        let Reader { pointers, bodies } = &self.reader;
+        // The message is the batch: its ID must not become that of every line without one.
+        let message_id = (*bodies == Bodies::Single).then(|| self.message_id(request)).flatten();
+        bodies.identify(request.body, |bytes, part| {
+            let found = pointers.find(bytes);
+            let timestamp = body_json::fields(bytes, ["timestamp"]).and_then(|[time]| time);
+            let event = Identified::new(found.id.or_else(|| message_id.clone()), bytes, part);
+            Identified {
+                event_type: found.event_type.unwrap_or(event.event_type),
+                object_id: found.object_id,
+                occurred_at_ms: body_json::time_ms(timestamp),
+                ..event
+            }
+        })
+    }
+
+    fn batch_size(&self, request: &Request<'_>) -> usize {
+        self.reader.bodies.count(request.body)
     }
 
     fn sample(&self, spec: &SampleSpec<'_>) -> Option<SampleRequest> {
@@ -332,13 +347,13 @@ impl Provider for StandardWebhooks {
             "data": {"id": values.object_id, "amount": values.amount, "currency": "EUR"},
         });
         self.reader.pointers.fill(&mut document, &values);
-        let body = document.to_string();
+        let (content_type, body) = self.reader.bodies.render(&document);
         let timestamp = unix_seconds(spec.now_ms).to_string();
         let signed = [id.as_bytes(), b".", timestamp.as_bytes(), b".", body.as_bytes()];
         let signature = self.keys.sign(&signed)?;
         Some(SampleRequest {
             headers: vec![
-                ("content-type".to_owned(), "application/json".to_owned()),
+                ("content-type".to_owned(), content_type.to_owned()),
                 (family.id.to_string(), id.clone()),
                 (family.timestamp.to_string(), timestamp),
                 (family.signature.to_string(), signature),

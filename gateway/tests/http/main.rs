@@ -6,11 +6,13 @@
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used)]
 
+mod batches;
 mod failing;
 mod refusing;
 mod storing;
 mod support;
 
+use batches::*;
 use failing::*;
 use refusing::*;
 use sluice_service::config::TelemetryConfig;
@@ -45,6 +47,8 @@ async fn the_gateway_keeps_its_table_of_answers() {
     too_slow_is_refused(&world, &gateway).await;
     too_often_is_refused(&world, &gateway).await;
     http2_has_the_same_limits(&world, &gateway).await;
+    a_batch_of_lines_is_stored_whole_before_its_one_answer(&world, &gateway).await;
+    a_batch_that_is_tampered_with_or_too_large_leaves_nothing(&world, &gateway).await;
     concurrent_requests_are_all_stored(&world, &gateway).await;
     a_request_in_flight_is_answered_at_shutdown(&world).await;
 

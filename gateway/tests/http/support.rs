@@ -32,6 +32,10 @@ pub const ACK_TIMEOUT: Duration = Duration::from_secs(2);
 pub const READ_TIMEOUT: Duration = Duration::from_secs(1);
 /// `gateway.max_body`.
 pub const MAX_BODY: usize = 64 * 1024;
+/// `gateway.max_batch_events`.
+pub const MAX_BATCH: usize = 100;
+/// `gateway.queue_max_bytes`.
+pub const QUEUE: ByteSize = ByteSize::kib(256);
 /// `gateway.max_headers`.
 pub const MAX_HEADERS: usize = 40;
 /// `gateway.max_header_bytes`.
@@ -341,7 +345,8 @@ fn config(stack: &Stack, folder: &std::path::Path, secret: &SecretRef) -> Config
     gateway.max_header_bytes = ByteSize(MAX_HEADER_BYTES as u64);
     gateway.rate_limit_per_address = Some(format!("{PER_ADDRESS}/h").parse().unwrap());
     gateway.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
-    gateway.queue_max_bytes = ByteSize::kib(256);
+    gateway.max_batch_events = MAX_BATCH as u32;
+    gateway.queue_max_bytes = QUEUE;
     gateway.publish_rejected = true;
     gateway.shutdown_timeout = Duration::from_secs(10);
     let source = |name: &str| {
@@ -356,8 +361,20 @@ fn config(stack: &Stack, folder: &std::path::Path, secret: &SecretRef) -> Config
     let mut ordered = source("ordered");
     ordered.partition_by = PartitionBy::Object;
     ordered.tenant = Some("emea".to_owned());
-    config.sources = vec![source("shop"), office, slow, ordered];
+    let mut lines = SourceConfig::new("lines", "hmac");
+    lines.secrets = vec![secret.clone()];
+    lines.settings = serde_json::json!({
+        "header": "x-signature", "batch": "ndjson", "id_pointer": "/id", "type_pointer": "/type",
+    });
+    config.sources = vec![source("shop"), office, slow, ordered, lines];
     config
+}
+
+/// The signature of the source `lines` over any body.
+pub fn lines_signature(body: &[u8]) -> String {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(body);
+    hex::encode(mac.finalize().into_bytes())
 }
 
 /// A Stripe signature over any body.

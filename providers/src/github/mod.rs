@@ -185,6 +185,12 @@ impl Normalise for Reader {
     fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
         Fact::of_body(self.normalise(payload), payload.body)
     }
+
+    fn tells_state(&self, payload: &Payload<'_>) -> bool {
+        // Most events are of types without a canonical kind, and need not be read to know it.
+        MAPPINGS.iter().any(|row| row.event_type == payload.event_type)
+            && self.normalise(payload).has_canonical_kind()
+    }
 }
 
 impl Provider for GitHub {

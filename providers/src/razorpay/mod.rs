@@ -153,6 +153,10 @@ impl Normalise for Reader {
     fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
         Fact::of_body(self.normalise(payload), payload.body)
     }
+
+    fn tells_state(&self, payload: &Payload<'_>) -> bool {
+        self.normalise(payload).has_canonical_kind()
+    }
 }
 
 impl Provider for Razorpay {

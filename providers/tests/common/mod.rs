@@ -148,6 +148,7 @@ pub fn configurations() -> Vec<Configuration> {
             json!({"type_pointer": "/event/kind", "id_pointer": "/event/id", "object_id_pointer": "/data/id"}),
         ),
         Configuration::new("svix", base64_secret, Value::Null),
+        Configuration::new("svix", base64_secret, json!({"batch": "ndjson", "id_pointer": "/id"})),
         Configuration::new("mercadopago", "mp_secret_1", Value::Null).body(Body::Unsigned),
         Configuration::new("checkout-com", "cko_key_1", json!({"authorization": "wh_auth_1"})),
         Configuration::new("gocardless", "gc_secret_1", Value::Null),
@@ -193,6 +194,11 @@ pub fn configurations() -> Vec<Configuration> {
         )
         .body(Body::Unsigned),
         Configuration::new("hmac", "s3cret", json!({"header": "X-Signature"})),
+        Configuration::new(
+            "hmac",
+            "s3cret",
+            json!({"header": "X-Signature", "batch": "ndjson", "id_pointer": "/id", "amount_pointer": "/data/amount"}),
+        ),
         Configuration::new(
             "hmac",
             "s3cret",

@@ -7,6 +7,38 @@ use crate::common::NOW_MS;
 use crate::support::{TIME, identify, read, settings, subject, told};
 
 #[test]
+fn whether_a_state_is_told_is_known_without_the_facts() {
+    for provider in ["github", "razorpay", "shopify", "square"] {
+        let (signer, settings) = (subject(provider), settings(provider));
+        let reader = normaliser("shop", provider, &settings).unwrap();
+        let info = signer.info();
+        let mut told = 0;
+        for event_type in info.samples {
+            let spec = SampleSpec { event_type: Some(event_type), seed: 7, now_ms: NOW_MS };
+            let sample = signer.sample(&spec).unwrap();
+            // The type that goes with the body, and every other one.
+            for named in
+                info.mappings.iter().map(|row| row.event_type).chain(["unknown", event_type])
+            {
+                let bodies = [&sample.body[..], b"{}", b"no JSON"];
+                for body in bodies {
+                    let payload =
+                        Payload { event_id: "e", event_type: named, object_id: None, body };
+                    let facts = reader.facts(&payload);
+                    assert_eq!(
+                        reader.tells_state(&payload),
+                        !facts.is_empty(),
+                        "{provider} {named}"
+                    );
+                    told += facts.len();
+                }
+            }
+        }
+        assert!(told > 0, "control: {provider} tells some");
+    }
+}
+
+#[test]
 fn square_payloads() {
     let money = |amount: i64, currency: &str| json!({"amount": amount, "currency": currency});
     let event = |event_type: &str, object: Value| {

@@ -23,6 +23,8 @@ pub struct GatewayConfig {
     pub ack_timeout: Duration,
     /// Largest request body (413 above it). Default 1MiB, at most 15MiB.
     pub max_body: ByteSize,
+    /// Most events of one request (413 above it). Default 10000, at most 100000.
+    pub max_batch_events: u32,
     /// Most header lines of a request (431 above it). Default 100.
     pub max_headers: usize,
     /// Largest request head, all headers together (431 above it). Default 32KiB.
@@ -62,6 +64,7 @@ impl Default for GatewayConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
             ack_timeout: Duration::from_secs(4),
             max_body: ByteSize::mib(1),
+            max_batch_events: 10_000,
             max_headers: 100,
             max_header_bytes: ByteSize::kib(32),
             header_read_timeout: Duration::from_secs(5),

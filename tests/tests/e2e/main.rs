@@ -9,6 +9,7 @@ mod crashes;
 mod dev;
 mod gateways;
 mod hydration;
+mod lines;
 mod once;
 mod outages;
 mod poison;

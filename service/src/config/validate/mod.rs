@@ -219,6 +219,7 @@ impl Config {
         span(rules, "shutdown_timeout", gateway.shutdown_timeout, 10 * MILLISECOND, 10 * MINUTE);
         span(rules, "linger", gateway.linger, Duration::ZERO, SECOND);
         rules.range("gateway.max_body", gateway.max_body, ByteSize(1), ByteSize::mib(15));
+        rules.range("gateway.max_batch_events", gateway.max_batch_events, 1, 100_000);
         rules.range("gateway.max_headers", gateway.max_headers, 1, 1_000);
         // The HTTP library needs 8 KiB of buffer.
         let head = (ByteSize::kib(8), ByteSize::mib(1));

@@ -94,6 +94,7 @@ fn gateway_and_management() {
     key("gateway", "listen", "\"localhost:8080\"", "\"127.0.0.1:8081\"");
     key("gateway", "ack_timeout", "\"0s\"", "\"10ms\"");
     key("gateway", "max_body", "\"16MiB\"", "\"15MiB\"");
+    key("gateway", "max_batch_events", "0", "1");
     key("gateway", "max_headers", "0", "1");
     key("gateway", "max_header_bytes", "\"4KiB\"", "\"8KiB\"");
     key("gateway", "header_read_timeout", "\"0s\"", "\"1s\"");
