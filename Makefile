@@ -9,10 +9,12 @@ BUILD_NEEDS := cargo cc c++ make perl
 STACK_NEEDS := java mvn python3
 TEST_NEEDS := $(BUILD_NEEDS) $(STACK_NEEDS) node npm
 
-# Further options of `sluice dev`: make run ARGS=--ephemeral-ports
+# Further options of `sluice dev` or `sluice-bench run`: make run ARGS=--ephemeral-ports
 ARGS ?=
+# Not empty: measure other software too
+PEERS ?=
 
-.PHONY: help run build image test e2e lint fmt fmt-check clippy deny up down secrets clean
+.PHONY: help run build image test e2e bench lint fmt fmt-check clippy deny up down secrets clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +35,13 @@ e2e: ## Run the end-to-end tests alone
 	@scripts/prerequisites $(TEST_NEEDS)
 	@cargo test --workspace --locked --no-run
 	@scripts/test e2e
+
+# Built one after the other: together, cargo would build the product with what only measurements need.
+bench: ## Measure the pipeline on this machine (PEERS=1 beside others, ARGS="--quick" …)
+	@scripts/prerequisites $(BUILD_NEEDS) $(STACK_NEEDS)
+	@cargo build --release --locked --package sluice
+	@cargo build --release --locked --package sluice-bench
+	@"$${CARGO_TARGET_DIR:-target}/release/sluice-bench" run $(if $(PEERS),--peers) $(ARGS)
 
 lint: fmt-check clippy deny ## Check format, lints, licences and sources of dependencies
 

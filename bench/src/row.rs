@@ -58,22 +58,40 @@ pub fn print(rows: &[Row], json: bool) -> anyhow::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    let titles = ["WHAT", "MEDIAN", "MIN", "MAX", "ROUNDS", "UNIT"];
-    table.set_header(titles.map(|title| match title {
-        "WHAT" | "UNIT" => Cell::new(title),
+    let compared = rows.iter().any(|row| row.ratio.is_some());
+    let mut titles = vec!["WHAT", "MEDIAN", "MIN", "MAX", "ROUNDS", "UNIT"];
+    if compared {
+        titles.extend(["RATIO", "TO"]);
+    }
+    table.set_header(titles.into_iter().map(|title| match title {
+        "WHAT" | "UNIT" | "TO" => Cell::new(title),
         _ => right(title.to_owned()),
     }));
     for row in rows {
-        let number = |value: f64| right(format!("{value:.3}"));
-        table.add_row([
+        let cell = |value: f64| right(number(value));
+        let mut cells = vec![
             Cell::new(&row.name),
-            number(row.median),
-            number(row.min),
-            number(row.max),
+            cell(row.median),
+            cell(row.min),
+            cell(row.max),
             right(row.rounds.to_string()),
             Cell::new(row.unit),
-        ]);
+        ];
+        if compared {
+            cells.push(right(row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"))));
+            cells.push(Cell::new(row.ratio_to.as_deref().unwrap_or_default()));
+        }
+        table.add_row(cells);
     }
     writeln!(out, "{table}")?;
     Ok(())
+}
+
+/// A number with as many digits as a reader can use.
+pub fn number(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1000.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.3}"),
+    }
 }

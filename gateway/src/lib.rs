@@ -134,6 +134,16 @@ impl Gateway {
         })
     }
 
+    /// Makes of it the floor that a gateway is measured against: it receives, checks every limit and verifies as
+    /// ever, but answers 2xx without identifying, encoding or storing anything. What is sent to it is lost.
+    #[cfg(feature = "floor")]
+    #[must_use]
+    pub fn without_storing(self) -> Self {
+        tracing::warn!("a measurement: nothing that is sent to this gateway is stored");
+        self.shared.upstream().lay_floor();
+        self
+    }
+
     /// The address it listens on; of use where port 0 was configured.
     pub fn local_addr(&self) -> SocketAddr {
         self.address

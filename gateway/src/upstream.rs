@@ -97,6 +97,8 @@ pub(crate) struct Upstream {
     rejected: OnceLock<Encoder<Rejected>>,
     topics_checked: AtomicBool,
     fatal: watch::Sender<Option<String>>,
+    #[cfg(feature = "floor")]
+    floor: AtomicBool,
 }
 
 impl Upstream {
@@ -118,7 +120,21 @@ impl Upstream {
             rejected: OnceLock::new(),
             topics_checked: AtomicBool::new(false),
             fatal: watch::Sender::new(None),
+            #[cfg(feature = "floor")]
+            floor: AtomicBool::new(false),
         }
+    }
+
+    /// From now on nothing is stored.
+    #[cfg(feature = "floor")]
+    pub(crate) fn lay_floor(&self) {
+        self.floor.store(true, Ordering::Release);
+    }
+
+    /// Whether requests are answered without being stored: a measurement, never a service.
+    #[cfg(feature = "floor")]
+    pub(crate) fn is_floor(&self) -> bool {
+        self.floor.load(Ordering::Acquire)
     }
 
     /// The producer.
