@@ -9,12 +9,15 @@ BUILD_NEEDS := cargo cc c++ make perl
 STACK_NEEDS := java mvn python3
 TEST_NEEDS := $(BUILD_NEEDS) $(STACK_NEEDS) node npm
 
-# Further options of `sluice dev` or `sluice-bench run`: make run ARGS=--ephemeral-ports
+# Further options of `sluice dev`, `sluice-bench run`, `sluice-chaos`: make run ARGS=--ephemeral-ports
 ARGS ?=
 # Not empty: measure other software too
 PEERS ?=
+# How long `make chaos` goes on, and which faults it chooses: random, and told, where none is given
+MINUTES ?= 10
+SEED ?=
 
-.PHONY: help run build image test e2e bench lint fmt fmt-check clippy deny up down secrets clean
+.PHONY: help run build image test e2e bench chaos lint fmt fmt-check clippy deny up down secrets clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +45,11 @@ bench: ## Measure the pipeline on this machine (PEERS=1 beside others, ARGS="--q
 	@cargo build --release --locked --package sluice
 	@cargo build --release --locked --package sluice-bench
 	@"$${CARGO_TARGET_DIR:-target}/release/sluice-bench" run $(if $(PEERS),--peers) $(ARGS)
+
+chaos: ## Try to make the pipeline lose or double an event (MINUTES=10 SEED=… ARGS=…)
+	@scripts/prerequisites $(BUILD_NEEDS) $(STACK_NEEDS)
+	@cargo build --release --locked --workspace --bin sluice --bin sluice-chaos
+	@"$${CARGO_TARGET_DIR:-target}/release/sluice-chaos" --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 lint: fmt-check clippy deny ## Check format, lints, licences and sources of dependencies
 

@@ -37,14 +37,16 @@ pub const STRIPE: &str = "shop";
 /// Lines of a log that are shown when a test fails.
 const SHOWN: usize = 60;
 
-/// The `sluice` binary that was built with these tests.
+/// The `sluice` binary that was built with these tests, or with the program that runs this.
 ///
 /// # Panics
 /// It was not built.
 pub fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("the path of the test binary");
-    // target/<profile>/deps/<test> and target/<profile>/sluice
-    let binary = test.parent().and_then(Path::parent).expect("a target folder").join("sluice");
+    let this = std::env::current_exe().expect("the path of the test binary");
+    // target/<profile>/deps/<test> or target/<profile>/<program>, and target/<profile>/sluice
+    let folder = this.parent().expect("a target folder");
+    let profile = if folder.ends_with("deps") { folder.parent() } else { Some(folder) };
+    let binary = profile.expect("a target folder").join("sluice");
     assert!(
         binary.is_file(),
         "{} does not exist: build it with `cargo build -p sluice` and the same profile",
@@ -209,6 +211,11 @@ impl Pipeline {
         &self.config
     }
 
+    /// Keeps the folder when the pipeline is dropped, for whoever wants to look at its logs.
+    pub fn keep(&mut self) {
+        self.dir.disable_cleanup(true);
+    }
+
     /// A command of the binary with this configuration; runs in this test's folder.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = bare_command(self.dir.path());
@@ -371,6 +378,11 @@ impl Role {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = text.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
         line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number of KiB")
+    }
+
+    /// The file that processes of this name log to.
+    pub fn log_path(&self) -> &Path {
+        &self.log
     }
 
     /// Everything that processes of this name have logged.

@@ -104,11 +104,19 @@ impl Cluster {
     async fn start(kafka_heap_mb: u32) -> Cluster {
         let start = Stack::start(StackOptions { kafka_heap_mb, ..StackOptions::default() });
         let stack = RUNTIME.spawn(start).await.expect("the start ends").expect("the stack starts");
-        Cluster {
-            bootstrap: stack.kafka_bootstrap().to_owned(),
-            registry: stack.registry_url().to_owned(),
-            stack: Arc::new(Mutex::new(stack)),
-        }
+        Cluster::of(Arc::new(Mutex::new(stack)))
+    }
+
+    /// A stack that was started elsewhere; its owner takes its services away and brings them back.
+    ///
+    /// # Panics
+    /// Somebody holds it.
+    pub fn of(stack: Arc<Mutex<Stack>>) -> Cluster {
+        let (bootstrap, registry) = {
+            let stack = stack.try_lock().expect("a stack that nobody holds");
+            (stack.kafka_bootstrap().to_owned(), stack.registry_url().to_owned())
+        };
+        Cluster { bootstrap, registry, stack }
     }
 
     /// Runs one of Kafka's own tools against this cluster.

@@ -76,7 +76,11 @@ impl WorkerContext {
         let mut state = self.lock();
         let fetched: Vec<_> = tps.iter().filter(|tp| state.fetched.remove(tp)).cloned().collect();
         drop(state);
-        consumer.incremental_unassign(&list(&fetched))
+        let fetched = list(&fetched);
+        // librdkafka keeps a pause of the application's over an assignment. The machine begins anew with a
+        // lane that is opened anew, so nobody would ever resume it.
+        consumer.resume(&fetched)?;
+        consumer.incremental_unassign(&fetched)
     }
 }
 
