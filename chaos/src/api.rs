@@ -57,7 +57,7 @@ impl Drop for Api {
 
 async fn answer(State(asked): State<Asked>, Path(id): Path<String>) -> (StatusCode, String) {
     let status = Fate::of_id(&id).map_or(StatusCode::BAD_REQUEST, |(fate, number)| match fate {
-        Fate::Plain | Fate::Ordered | Fate::Known => StatusCode::OK,
+        Fate::Plain | Fate::Ordered | Fate::Batched | Fate::Known => StatusCode::OK,
         Fate::Gone => StatusCode::NOT_FOUND,
         Fate::Hopeless => StatusCode::SERVICE_UNAVAILABLE,
         Fate::Flaky(failures) => {

@@ -3,9 +3,12 @@
 //! Events are numbered from 0, and the number is in the event's ID. So the ledger needs neither keys nor
 //! hashes, and millions of events fit.
 
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 /// What is to become of an event, decided when it is made and written into its ID.
@@ -16,6 +19,8 @@ pub enum Fate {
     /// As [`Fate::Plain`]; it is posted only after the event of its object before it was acknowledged,
     /// and must come out behind it.
     Ordered,
+    /// As [`Fate::Plain`], sent in a batch of many under one signature.
+    Batched,
     /// Asks the API, which knows it.
     Known,
     /// Asks the API, which fails so often (1 or 2 times) before it answers. It is processed in the
@@ -29,9 +34,10 @@ pub enum Fate {
 
 impl Fate {
     /// Every fate.
-    pub const ALL: [Fate; 7] = [
+    pub const ALL: [Fate; 8] = [
         Fate::Plain,
         Fate::Ordered,
+        Fate::Batched,
         Fate::Known,
         Fate::Flaky(1),
         Fate::Flaky(2),
@@ -44,6 +50,7 @@ impl Fate {
         match self {
             Fate::Plain => 'b',
             Fate::Ordered => 'o',
+            Fate::Batched => 'm',
             Fate::Known => 'k',
             Fate::Flaky(1) => 'p',
             Fate::Flaky(_) => 'q',
@@ -57,6 +64,7 @@ impl Fate {
         match self {
             Fate::Plain => "bulk",
             Fate::Ordered => "line",
+            Fate::Batched => "many",
             _ => "thin",
         }
     }
@@ -69,7 +77,7 @@ impl Fate {
     /// Whether the event may end in `webhooks.dlq`. A paused process lets its questions to the API time
     /// out, which takes attempts: so whatever asks the API may.
     pub fn may_die(self) -> bool {
-        !matches!(self, Fate::Plain | Fate::Ordered)
+        !matches!(self, Fate::Plain | Fate::Ordered | Fate::Batched)
     }
 
     /// The provider's ID of the event with this number.
@@ -122,30 +130,34 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters a new event; returns its number.
-    pub fn enter(&self, fate: Fate) -> u64 {
+    /// Enters so many new events; returns their numbers.
+    pub fn enter(&self, fate: Fate, count: u64) -> Range<u64> {
         let mut events = self.events();
-        events.push(fate.code());
-        events.len() as u64 - 1
+        let first = events.len() as u64;
+        events.extend((0..count).map(|_| fate.code()));
+        first..first + count
     }
 
-    /// A post of this event was answered with a 2xx.
-    pub fn acknowledge(&self, number: u64) {
+    /// A post of these events was answered with a 2xx.
+    pub fn acknowledge(&self, numbers: Range<u64>) {
         let mut events = self.events();
-        let known = usize::try_from(number).ok().and_then(|at| events.get_mut(at));
-        if let Some(event) = known
-            && *event & ACKNOWLEDGED == 0
-        {
-            *event |= ACKNOWLEDGED;
-            self.acknowledged.fetch_add(1, Ordering::Relaxed);
+        for number in numbers {
+            let known = usize::try_from(number).ok().and_then(|at| events.get_mut(at));
+            if let Some(event) = known
+                && *event & ACKNOWLEDGED == 0
+            {
+                *event |= ACKNOWLEDGED;
+                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
         }
     }
 
-    /// A request is sent; `again` where the event was acknowledged before, or another copy is on its way.
-    pub fn post(&self, again: bool) {
+    /// A request with so many events is sent; `again` where they were acknowledged before, or another copy is
+    /// on its way.
+    pub fn post(&self, events: u64, again: bool) {
         self.posts.fetch_add(1, Ordering::Relaxed);
         if again {
-            self.extra.fetch_add(1, Ordering::Relaxed);
+            self.extra.fetch_add(events, Ordering::Relaxed);
         }
     }
 
@@ -201,13 +213,15 @@ mod tests {
     #[test]
     fn an_event_is_acknowledged_once() {
         let ledger = Ledger::default();
-        assert_eq!((ledger.enter(Fate::Plain), ledger.enter(Fate::Hopeless)), (0, 1));
-        ledger.acknowledge(1);
-        ledger.acknowledge(1);
-        ledger.acknowledge(7);
-        assert_eq!((ledger.events_sent(), ledger.acknowledged()), (2, 1));
+        assert_eq!(ledger.enter(Fate::Plain, 1), 0..1);
+        assert_eq!(ledger.enter(Fate::Hopeless, 3), 1..4);
+        ledger.acknowledge(1..2);
+        ledger.acknowledge(1..3);
+        ledger.acknowledge(7..9);
+        assert_eq!((ledger.events_sent(), ledger.acknowledged()), (4, 2));
         let entries = ledger.entries();
         assert_eq!(entries[0], Entry { fate: Fate::Plain, acknowledged: false });
         assert_eq!(entries[1], Entry { fate: Fate::Hopeless, acknowledged: true });
+        assert_eq!(entries[3], Entry { fate: Fate::Hopeless, acknowledged: false });
     }
 }

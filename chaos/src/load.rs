@@ -1,10 +1,12 @@
 //! The senders: each event is posted until a 2xx, as a provider does, and some more often than that.
 //!
-//! *Lanes* post one event after the other. A few of them keep to one object at a time and to its order;
-//! the others send whatever comes. Copies follow at once, through the other gateway too, or much later.
+//! *Lanes* post one request after the other. A few of them keep to one object at a time and to its order, a
+//! few send batches, the others single events, whatever comes. Copies follow at once, through the other
+//! gateway too, or much later.
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -28,6 +30,10 @@ pub const SECRET: &str = "chaos and order";
 const ANSWER: Duration = Duration::from_secs(8);
 /// Lanes that keep objects in order.
 const ORDERED_LANES: usize = 4;
+/// Lanes that send batches.
+const BATCH_LANES: usize = 4;
+/// Events of a batch, at most.
+const BATCH: u64 = 200;
 /// Events of one object, before a lane takes the next.
 const EVENTS_OF_AN_OBJECT: u64 = 200;
 /// Events kept for late copies.
@@ -48,22 +54,26 @@ amount_pointer = \"/amount\"
 currency_pointer = \"/currency\"
 ";
 
+/// One request: an event, or a batch of them.
 #[derive(Debug, Clone)]
-struct Event {
-    number: u64,
+struct Request {
+    numbers: Range<u64>,
     fate: Fate,
     timestamp: String,
     signature: String,
     body: Bytes,
 }
 
-/// Makes the body and the signature of an event.
-fn event(fate: Fate, number: u64, object: &str) -> Event {
-    let id = fate.event_id(number);
-    let amount = 100 + number % 10_000;
-    let body = format!(
-        r#"{{"id":"{id}","type":"payment.succeeded","object":"{object}","amount":{amount},"currency":"EUR"}}"#
-    );
+/// Makes the body, one line for each event, and the signature.
+fn request(fate: Fate, numbers: Range<u64>, object: &str) -> Request {
+    let line = |number: u64| {
+        let id = fate.event_id(number);
+        let amount = 100 + number % 10_000;
+        format!(
+            r#"{{"id":"{id}","type":"payment.succeeded","object":"{object}","amount":{amount},"currency":"EUR"}}"#
+        )
+    };
+    let body = numbers.clone().map(line).collect::<Vec<_>>().join("\n");
     let timestamp = (now_ms() / 1000).to_string();
     let signature = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).map_or_else(
         |_| String::new(),
@@ -74,7 +84,7 @@ fn event(fate: Fate, number: u64, object: &str) -> Event {
             hex::encode(mac.finalize().into_bytes())
         },
     );
-    Event { number, fate, timestamp, signature, body: Bytes::from(body) }
+    Request { numbers, fate, timestamp, signature, body: Bytes::from(body) }
 }
 
 /// How much is sent, and what.
@@ -82,14 +92,14 @@ fn event(fate: Fate, number: u64, object: &str) -> Event {
 pub struct LoadOptions {
     /// Determines which events fail, which are sent again and where.
     pub seed: u64,
-    /// Lanes: posts under way at a time.
+    /// Lanes: posts under way at a time, a few more with those that send batches.
     pub lanes: usize,
-    /// Most new events a second; 0 means as many as are acknowledged.
+    /// Most new events a second, one in a request; 0 means as many as are acknowledged.
     pub rate: u32,
+    /// Most new events a second in batches; 0 means no batches.
+    pub bulk: u32,
     /// Per mille of the events that ask the API.
     pub thin_per_mille: u32,
-    /// Most events; 0 means no limit.
-    pub most: u64,
 }
 
 #[derive(Debug)]
@@ -102,11 +112,39 @@ struct Shared {
     stop: AtomicBool,
     /// No further posts of any event.
     give_up: AtomicBool,
-    /// When the next new event may be sent, µs since `begun`.
-    next: AtomicU64,
-    begun: Instant,
-    past: Mutex<VecDeque<Event>>,
+    singles: Pace,
+    batches: Pace,
+    past: Mutex<VecDeque<Request>>,
     bursts: AtomicUsize,
+}
+
+/// Keeps senders to so many events a second.
+#[derive(Debug)]
+struct Pace {
+    begun: Instant,
+    /// When the next event may be sent, µs since `begun`.
+    next: AtomicU64,
+    /// Events a second; 0 means no limit.
+    rate: u32,
+}
+
+impl Pace {
+    fn new(rate: u32) -> Pace {
+        Pace { begun: Instant::now(), next: AtomicU64::new(0), rate }
+    }
+
+    /// Waits until so many more events may be sent.
+    async fn turn(&self, events: u64) {
+        let Some(gap) = (1_000_000 * events).checked_div(u64::from(self.rate)) else { return };
+        let now = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let mut mine = now;
+        // What was not used in an outage is not made up for.
+        let _ = self.next.fetch_update(Ordering::AcqRel, Ordering::Acquire, |next| {
+            mine = next.max(now);
+            Some(mine + gap)
+        });
+        tokio::time::sleep(Duration::from_micros(mine.saturating_sub(now))).await;
+    }
 }
 
 /// The senders of a run.
@@ -128,25 +166,29 @@ impl Load {
     ) -> anyhow::Result<Load> {
         let client = reqwest::Client::builder().no_proxy().timeout(ANSWER).build()?;
         let shared = Arc::new(Shared {
-            options,
             ledger,
             client,
             gateways,
             stop: AtomicBool::new(false),
             give_up: AtomicBool::new(false),
-            next: AtomicU64::new(0),
-            begun: Instant::now(),
+            singles: Pace::new(options.rate),
+            batches: Pace::new(options.bulk),
+            options,
             past: Mutex::default(),
             bursts: AtomicUsize::new(0),
         });
         let mut lanes = JoinSet::new();
-        for lane in 0..shared.options.lanes {
+        let singles = shared.options.lanes;
+        let batches = if shared.options.bulk > 0 { BATCH_LANES } else { 0 };
+        for lane in 0..singles + batches {
             let shared = shared.clone();
             let seed = shared.options.seed ^ (lane as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             lanes.spawn(async move {
                 let mut rng = StdRng::seed_from_u64(seed);
                 if lane < ORDERED_LANES {
                     shared.keep_order(lane, &mut rng).await;
+                } else if lane >= singles {
+                    shared.keep_posting_batches(lane, &mut rng).await;
                 } else {
                     shared.keep_posting(lane, &mut rng).await;
                 }
@@ -194,8 +236,9 @@ impl Bursts {
             return;
         }
         shared.bursts.fetch_add(1, Ordering::AcqRel);
-        let number = shared.ledger.enter(Fate::Plain);
-        let event = event(Fate::Plain, number, &format!("burst-{number}"));
+        let numbers = shared.ledger.enter(Fate::Plain, 1);
+        let number = numbers.start;
+        let event = request(Fate::Plain, numbers, &format!("burst-{number}"));
         let posts = stream::iter(0..copies.max(1)).map(|copy| {
             let event = &event;
             async move { shared.post(event, copy as usize, copy > 0).await }
@@ -210,10 +253,9 @@ impl Bursts {
 impl Shared {
     async fn keep_order(&self, lane: usize, rng: &mut StdRng) {
         let mut count = 0;
-        while self.turn().await {
+        while self.turn(&self.singles, 1).await {
             let object = format!("line-{lane}-{}", count / EVENTS_OF_AN_OBJECT);
-            let number = self.ledger.enter(Fate::Ordered);
-            let event = event(Fate::Ordered, number, &object);
+            let event = request(Fate::Ordered, self.ledger.enter(Fate::Ordered, 1), &object);
             if !self.deliver(&event, rng).await {
                 return;
             }
@@ -223,14 +265,29 @@ impl Shared {
     }
 
     async fn keep_posting(&self, lane: usize, rng: &mut StdRng) {
-        while self.turn().await {
+        while self.turn(&self.singles, 1).await {
             let fate = self.fate(rng);
-            let number = self.ledger.enter(fate);
-            let event = event(fate, number, &format!("pay-{lane}-{}", number % 1000));
+            let numbers = self.ledger.enter(fate, 1);
+            let object = format!("pay-{lane}-{}", numbers.start % 1000);
+            let event = request(fate, numbers, &object);
             if !self.deliver(&event, rng).await {
                 return;
             }
             self.copies(&event, rng).await;
+        }
+    }
+
+    async fn keep_posting_batches(&self, lane: usize, rng: &mut StdRng) {
+        let mut size = rng.random_range(1..=BATCH);
+        while self.turn(&self.batches, size).await {
+            let numbers = self.ledger.enter(Fate::Batched, size);
+            let object = format!("many-{lane}-{}", numbers.start % 1000);
+            let batch = request(Fate::Batched, numbers, &object);
+            if !self.deliver(&batch, rng).await {
+                return;
+            }
+            self.copies(&batch, rng).await;
+            size = rng.random_range(1..=BATCH);
         }
     }
 
@@ -247,29 +304,14 @@ impl Shared {
         }
     }
 
-    /// Waits until a new event may be sent; false when none is to be sent any more.
-    async fn turn(&self) -> bool {
-        let options = &self.options;
-        let enough =
-            || options.most > 0 && self.ledger.events_sent() + options.lanes as u64 > options.most;
-        if let Some(gap) = 1_000_000u64.checked_div(u64::from(options.rate)) {
-            let now = u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-            let mut mine = now;
-            // What was not used in an outage is not made up for.
-            let _ = self.next.fetch_update(Ordering::AcqRel, Ordering::Acquire, |next| {
-                mine = next.max(now);
-                Some(mine + gap)
-            });
-            tokio::time::sleep(Duration::from_micros(mine.saturating_sub(now))).await;
-        }
-        while enough() && !self.stop.load(Ordering::Acquire) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    /// Waits until so many new events may be sent; false when none are to be sent any more.
+    async fn turn(&self, pace: &Pace, events: u64) -> bool {
+        pace.turn(events).await;
         !self.stop.load(Ordering::Acquire)
     }
 
     /// Posts an event until it is acknowledged; false when it was given up.
-    async fn deliver(&self, event: &Event, rng: &mut StdRng) -> bool {
+    async fn deliver(&self, event: &Request, rng: &mut StdRng) -> bool {
         let mut gateway = rng.random_range(0..self.gateways.len());
         loop {
             if self.post(event, gateway, false).await {
@@ -285,7 +327,7 @@ impl Shared {
     }
 
     /// Copies that nobody needs: at once, through both gateways, or of an event of long ago.
-    async fn copies(&self, event: &Event, rng: &mut StdRng) {
+    async fn copies(&self, event: &Request, rng: &mut StdRng) {
         let copies = match rng.random_range(0..100) {
             0..6 => 1,
             6..8 => rng.random_range(2..6),
@@ -308,9 +350,9 @@ impl Shared {
     }
 
     /// One request; true for a 2xx, which the ledger then knows.
-    async fn post(&self, event: &Event, gateway: usize, again: bool) -> bool {
+    async fn post(&self, event: &Request, gateway: usize, again: bool) -> bool {
         let base = &self.gateways[gateway % self.gateways.len()];
-        self.ledger.post(again);
+        self.ledger.post(event.numbers.end - event.numbers.start, again);
         let request = self
             .client
             .post(format!("{base}/webhooks/{}", event.fate.source()))
@@ -322,7 +364,7 @@ impl Shared {
             Err(_) => false,
         };
         if acknowledged {
-            self.ledger.acknowledge(event.number);
+            self.ledger.acknowledge(event.numbers.clone());
         }
         acknowledged
     }

@@ -61,9 +61,12 @@ struct Args {
     /// Only the faults of the controls, as with a planted mistake
     #[arg(long)]
     control: bool,
-    /// Most new events a second; by default as many as are acknowledged
+    /// Most new events a second, one in a request; by default as many as are acknowledged
     #[arg(long, default_value_t = 0)]
     rate: u32,
+    /// Most new events a second in batches
+    #[arg(long, default_value_t = 500)]
+    bulk: u32,
     /// Posts under way at a time
     #[arg(long, default_value_t = 48)]
     lanes: usize,
@@ -161,6 +164,7 @@ async fn execute(args: Args) -> anyhow::Result<Outcome> {
         mutation,
         lanes: args.lanes,
         rate: args.rate,
+        bulk: args.bulk,
         pause: Duration::from_millis(args.pause),
         ..RunOptions::new(seed, Duration::from_secs_f64(args.minutes.max(0.0) * 60.0))
     };

@@ -105,8 +105,10 @@ pub struct RunOptions {
     pub mutation: Option<Mutation>,
     /// Posts under way at a time.
     pub lanes: usize,
-    /// Most new events a second; 0 for as many as are acknowledged.
+    /// Most new events a second, one in a request; 0 for as many as are acknowledged.
     pub rate: u32,
+    /// Most new events a second in batches; 0 for no batches.
+    pub bulk: u32,
     /// Longest pause between the beginnings of two faults.
     pub pause: Duration,
     /// Longest wait for the pipeline to be drained.
@@ -124,6 +126,7 @@ impl RunOptions {
             mutation: None,
             lanes: 48,
             rate: 0,
+            bulk: 500,
             pause: Duration::from_millis(1500),
             settle: Duration::from_secs(180),
         }
@@ -175,8 +178,8 @@ pub async fn run(
             seed: options.seed,
             lanes: options.lanes,
             rate: options.rate,
+            bulk: options.bulk,
             thin_per_mille: 10,
-            most: 0,
         },
         ledger.clone(),
         crew.gateways().await,
@@ -390,6 +393,7 @@ fn setup(site: &Site, api: &Api) -> Setup {
         .set("retry.workers", 2)
         .set("retry.tiers", TIERS.map(|(name, _)| name).to_vec())
         .source(&source("bulk", "", ""))
+        .source(&source("many", "", "batch = \"ndjson\"\n"))
         .source(&source("line", "partition_by = \"object\"\n", ""))
         .source(&source("thin", "", &hydrate))
 }

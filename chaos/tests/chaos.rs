@@ -66,6 +66,7 @@ async fn a_short_run_of_every_fault_loses_and_doubles_nothing() {
     let options = RunOptions {
         quotas: Some(Quotas::SHORT),
         pause: Duration::from_millis(800),
+        bulk: 1_000,
         ..RunOptions::new(seed(), SHORT)
     };
     let mut site = site(3).await;
@@ -110,6 +111,7 @@ async fn planted_mistakes_are_found_and_without_them_there_is_nothing_to_find() 
             mutation,
             lanes: 24,
             rate: 500,
+            bulk: 0,
             // With a mistake planted it need not come to rest, and need not be waited for.
             settle: Duration::from_secs(if mutation.is_none() { 90 } else { 15 }),
             ..RunOptions::new(seed, CONTROL)

@@ -28,7 +28,13 @@ const SESSION_MS: u32 = 4000;
 /// [`SESSION_MS`]: a broker that starts after it was killed believes in its old leadership until its old
 /// session ends. An abort that falls into that time writes no markers ("the partitions should have been
 /// deleted"), and its transaction blocks every `read_committed` reader for ever.
+///
+/// Its clients can end a transaction in that time too: a producer with the same id that initialises itself. So the
+/// time is kept short: how long it is from the end of the old session until the broker is let in is a matter of
+/// [`HEARTBEAT_MS`].
 const ABORT_SCAN_MS: u32 = SESSION_MS + 3000;
+/// How often a broker tells the controller that it lives, and how soon it learns that it was let in, ms.
+const HEARTBEAT_MS: u32 = 100;
 /// The same for a cluster, Kafka's own default. If the broker that was killed led the quorum, sessions
 /// are counted anew by the controller that follows it: its election (fetch time-out of 2 s, elections
 /// of 1 s each) comes before the session ends.
@@ -122,7 +128,7 @@ pub(crate) fn write_properties(path: &Path, node: &Node<'_>) -> Result<(), Stack
          group.initial.rebalance.delay.ms=0\n\
          group.min.session.timeout.ms=1000\n\
          broker.session.timeout.ms={SESSION_MS}\n\
-         broker.heartbeat.interval.ms=500\n\
+         broker.heartbeat.interval.ms={HEARTBEAT_MS}\n\
          transaction.abort.timed.out.transaction.cleanup.interval.ms={scan}\n\
          num.network.threads=2\n\
          num.io.threads=4\n\

@@ -57,12 +57,17 @@ impl WorkerContext {
     }
 
     /// Starts fetching.
+    ///
+    /// Nothing of it is paused then. librdkafka keeps a pause of the application's from one assignment of a partition
+    /// to the next; the machine begins anew with a lane that is opened anew, so nobody would ever resume it.
     pub fn assign(
         &self,
         consumer: &BaseConsumer<Self>,
         starts: &[(TopicPartition, i64)],
     ) -> KafkaResult<()> {
-        consumer.incremental_assign(&list_at(starts)?)?;
+        let starts_at = list_at(starts)?;
+        consumer.resume(&starts_at)?;
+        consumer.incremental_assign(&starts_at)?;
         self.lock().fetched.extend(starts.iter().map(|(tp, _)| tp.clone()));
         Ok(())
     }
@@ -76,11 +81,7 @@ impl WorkerContext {
         let mut state = self.lock();
         let fetched: Vec<_> = tps.iter().filter(|tp| state.fetched.remove(tp)).cloned().collect();
         drop(state);
-        let fetched = list(&fetched);
-        // librdkafka keeps a pause of the application's over an assignment. The machine begins anew with a
-        // lane that is opened anew, so nobody would ever resume it.
-        consumer.resume(&fetched)?;
-        consumer.incremental_unassign(&fetched)
+        consumer.incremental_unassign(&list(&fetched))
     }
 }
 

@@ -171,9 +171,14 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             && self.buffered() == 0
     }
 
-    /// Whether the consumer may be polled: not while a transaction is open.
+    /// Whether the consumer may be polled: not while a transaction is open. And not before every action is
+    /// done: a poll can bring a revocation, and an assignment that was decided before it must not be made after it.
     pub fn may_poll(&self) -> bool {
-        matches!(self.phase, Phase::Collecting | Phase::Blocked { .. } | Phase::Preparing { .. })
+        self.actions.is_empty()
+            && matches!(
+                self.phase,
+                Phase::Collecting | Phase::Blocked { .. } | Phase::Preparing { .. }
+            )
     }
 
     /// When to look again at the latest, ms: when the first waiting head is due, or when a batch has

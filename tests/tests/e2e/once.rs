@@ -201,6 +201,32 @@ async fn a_second_processor_that_joins_and_leaves_changes_nothing() {
     gateway.terminate().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backlog_is_worked_off_while_partitions_move() {
+    const EVENTS: u64 = 8_000;
+    // Partitions with a backlog are paused nearly all the time, also when their lane is given away or opened anew.
+    let setup = Setup::new().set("processor.max_batch", 20);
+    let pipeline = setup.create(&stack::shared().await).await;
+    let mut gateway = pipeline.gateway("g");
+    gateway.ready().await;
+    let sender = Sender::new();
+    let samples = Samples::stripe();
+    sender.store(&[gateway.url()], (0..EVENTS).map(|seed| samples.event(seed)).collect()).await;
+    let mut first = pipeline.processor("p1");
+    let progress = Progress::of(&pipeline);
+    progress.beyond(0, 300).await;
+    for _ in 0..3 {
+        let mut second = pipeline.processor("p2");
+        second.ready().await;
+        second.terminate().await;
+    }
+    assert!(first.log().contains("partitions revoked"), "nothing moved");
+    let account = settle(&pipeline, &sender).await;
+    assert_eq!(account.processed.len() as u64, EVENTS);
+    first.terminate().await;
+    gateway.terminate().await;
+}
+
 /// Stops a process at a moment when a transaction has written records that no read_committed reader may
 /// see, or at one when there is none.
 async fn put_to_sleep(pipeline: &Pipeline, role: &Role, inside: bool) {
