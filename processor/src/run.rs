@@ -148,7 +148,7 @@ fn options(
         journal: Some(topics.dedup().to_owned()),
         transaction_timeout: processor.transaction_timeout,
         session_timeout: processor.session_timeout,
-        broker_clock: false,
+        broker_clock: None,
         machine: MachineSettings {
             max_batch: processor.max_batch as usize,
             max_batch_time: millis(processor.max_batch_time),

@@ -50,10 +50,9 @@ pub async fn run(config: Arc<Config>, health: Health, shutdown: Shutdown) -> any
     let retry = &config.retry;
     let count = retry.workers as usize;
     readiness.expect(count);
-    let subscription = Subscription::TopicsAndPrefix(
-        vec![topics.failed().to_owned()],
-        topics.retry_prefix().to_owned(),
-    );
+    let failed = topics.failed().to_owned();
+    let subscription =
+        Subscription::TopicsAndPrefix(vec![failed.clone()], topics.retry_prefix().to_owned());
     let rules = Arc::new(Rules { topics, group: retry.group.clone(), ladders, letters });
     let metrics = Arc::new(Metrics::new());
     let workers = (0..count)
@@ -66,7 +65,7 @@ pub async fn run(config: Arc<Config>, health: Health, shutdown: Shutdown) -> any
                 journal: None,
                 transaction_timeout: retry.transaction_timeout,
                 session_timeout: retry.session_timeout,
-                broker_clock: true,
+                broker_clock: Some(failed.clone()),
                 machine: MachineSettings {
                     max_batch: retry.max_batch as usize,
                     max_batch_time: i64::try_from(retry.max_batch_time.as_millis()).unwrap_or(0),

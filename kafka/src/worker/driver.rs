@@ -82,8 +82,9 @@ pub struct WorkerOptions {
     /// Bounds and pace.
     pub machine: MachineSettings,
     /// Tell the machine the brokers' time instead of this computer's, where they differ: for roles that
-    /// wait until a time that the brokers have stamped.
-    pub broker_clock: bool,
+    /// wait until a time that the brokers have stamped. Names a topic that they stamp, to ask for their time at
+    /// the start; later every acknowledgement tells it.
+    pub broker_clock: Option<String>,
 }
 
 /// What happened since the last report.
@@ -172,6 +173,7 @@ where
         machine: Machine::new(logic, options.machine.clone()),
         host,
         consumer,
+        clock_offset: clock_offset(options, &producer).unwrap_or(0),
         producer: Some(producer),
         open_requests,
         openings,
@@ -183,7 +185,6 @@ where
         stop,
         begun: Instant::now(),
         report: Report::default(),
-        clock_offset: 0,
         last: LastTransaction::default(),
     }
     .run()
@@ -228,7 +229,13 @@ fn connect(
     };
     let begun = Instant::now();
     loop {
-        match TxnProducer::connect(&options.client, &transactional, options.journal.clone()) {
+        let connected =
+            TxnProducer::connect(&options.client, &transactional, options.journal.clone());
+        let asked = connected.and_then(|producer| match &options.broker_clock {
+            Some(stamped) => producer.ask_time(stamped).map(|()| producer),
+            None => Ok(producer),
+        });
+        match asked {
             Ok(producer) => return Ok(Some(producer)),
             Err(TxnError::Fatal(why)) => return Err(ExitReason::Fatal(why)),
             Err(error) => {
@@ -245,6 +252,11 @@ fn connect(
         // add load.
         std::thread::sleep(RECONNECT_PAUSE);
     }
+}
+
+/// How far the brokers' clock is ahead of ours, ms, where the role goes by theirs and the producer knows.
+fn clock_offset(options: &WorkerOptions, producer: &TxnProducer) -> Option<i64> {
+    options.broker_clock.as_ref().and_then(|_| producer.clock_offset())
 }
 
 fn start_opener(
@@ -529,9 +541,7 @@ where
         let outcome = match &self.producer {
             Some(producer) => {
                 let outcome = self.watchdog.watch(|| call(producer));
-                if self.options.broker_clock
-                    && let Some(offset) = producer.clock_offset()
-                {
+                if let Some(offset) = clock_offset(self.options, producer) {
                     self.clock_offset = offset;
                 }
                 outcome

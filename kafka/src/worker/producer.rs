@@ -201,6 +201,24 @@ impl TxnProducer {
         }
     }
 
+    /// Asks the brokers for their time, for [`TxnProducer::clock_offset`]: an empty record is written to a topic that
+    /// they stamp, and aborted. No protocol request has the time in its answer, and no `read_committed` reader ever
+    /// sees the record.
+    pub fn ask_time(&self, stamped: &str) -> Result<(), TxnError> {
+        if mutated(Mutation::NoTransactions) {
+            return Ok(());
+        }
+        self.begin()?;
+        self.produce(&[Output {
+            topic: stamped.into(),
+            partition: None,
+            key: None,
+            value: Vec::new(),
+            headers: Vec::new(),
+        }])?;
+        self.abort()
+    }
+
     /// The brokers' clock minus ours, ms, as far as the last transaction tells: 0 where its
     /// acknowledgements allow the clocks to be equal, else the least difference, so that waiting for a
     /// broker's time never ends early. `None` where no topic written to is stamped by the broker.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 use sluice_schemas::{DeadReason, FailedEvent, ProcessedEvent};
+use sluice_service::faults::CLOCK_OFFSET_MS;
 use sluice_tests::{
     account::{Account, drained},
     fake_api::{Call, FakeApi, Reply},
@@ -347,4 +348,39 @@ async fn events_in_a_tier_that_is_no_longer_configured_come_due_all_the_same() {
     router.terminate().await;
     gateway.terminate().await;
     processor.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_router_whose_clock_is_ahead_forwards_nothing_early() {
+    let api = FakeApi::start().await;
+    let setup = Setup::new().set("retry.tiers", vec!["8s"]);
+    let pipeline = setup.source(&thin(&api)).create(&shared().await).await;
+    let (mut gateway, mut processor) = (pipeline.gateway("a"), pipeline.processor("a"));
+    let mut router = pipeline.retry_router("a");
+    for role in [&mut gateway, &mut processor, &mut router] {
+        role.ready().await;
+    }
+    let event = samples().event(1);
+    api.script(&object(&event), vec![busy(), Reply::status(200)]);
+    Sender::new().store(&[gateway.url()], vec![event.clone()]).await;
+    let waiting = until("the event to wait in its tier", secs(20), async || {
+        failures(&pipeline, "retry.8s", &event.key()).await.pop()
+    })
+    .await;
+    router.terminate().await;
+    // By its own clock the event has been due for long, and it has written nothing yet that could tell it better.
+    let mut router = pipeline.start("retry-router", "a", &[(CLOCK_OFFSET_MS, "60000")]);
+    router.ready().await;
+    until("the event to come through", secs(40), async || {
+        (processed(&pipeline, &event.key()).await.len() == 1).then_some(())
+    })
+    .await;
+    let due_at: i64 =
+        String::from_utf8_lossy(&waiting.raw.headers["sluice-due-at"]).parse().unwrap();
+    let calls = calls(&api, &object(&event));
+    assert!(calls[1].at >= due_at, "early: {due_at} {calls:?}");
+    assert!(router.log().contains("the clock is set aside"), "the control: it was ahead");
+    for role in [&mut gateway, &mut processor, &mut router] {
+        role.terminate().await;
+    }
 }
