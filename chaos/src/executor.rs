@@ -28,7 +28,7 @@ use crate::{
 /// Pause between two looks at what could begin.
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for an armed crash point to be reached.
-const REACHED: Duration = Duration::from_secs(15);
+const REACHED: Duration = Duration::from_secs(30);
 /// Longest wait for a restarted broker to have caught up.
 const CAUGHT_UP: Duration = Duration::from_secs(60);
 /// Longest wait for a broker to end once its disk is full.

@@ -52,7 +52,7 @@ struct Args {
     /// Brokers: 1 or 3
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=3))]
     brokers: u16,
-    /// End as soon as the counts of the project's own test are reached
+    /// End as soon as enough of every kind has happened
     #[arg(long)]
     short: bool,
     /// Plant a mistake: no-dedup, no-transactions, reuse-producer

@@ -284,7 +284,7 @@ impl Plan {
             CrashPoint::DuringRestore => (&[Kind::Processor], 3),
             CrashPoint::DuringSealing => (&[Kind::Processor], 3),
             CrashPoint::DuringMerge => (&[Kind::Processor], 1),
-            _ => (&[Kind::Processor, Kind::Processor, Kind::RetryRouter], 6),
+            _ => (&[Kind::Processor, Kind::Processor, Kind::RetryRouter], 4),
         };
         let slot = self.slot(kinds);
         // Early visits: a process that waits long for its turn to die is killed for another reason before.

@@ -69,7 +69,7 @@ pub struct Quotas {
 }
 
 impl Quotas {
-    /// What the short run of `make test` asks for.
+    /// What a short run asks for.
     pub const SHORT: Quotas = Quotas {
         events: 200_000,
         kills: 60,
