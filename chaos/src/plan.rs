@@ -283,7 +283,7 @@ impl Plan {
         let (kinds, visits): (&[Kind], u32) = match point {
             CrashPoint::DuringRestore => (&[Kind::Processor], 3),
             CrashPoint::DuringSealing => (&[Kind::Processor], 3),
-            CrashPoint::DuringMerge => (&[Kind::Processor], 1),
+            CrashPoint::DuringMerge | CrashPoint::DuringRevocation => (&[Kind::Processor], 1),
             _ => (&[Kind::Processor, Kind::Processor, Kind::RetryRouter], 4),
         };
         let slot = self.slot(kinds);

@@ -41,6 +41,8 @@ pub enum CrashPoint {
     AfterCommit,
     /// Some of a journal's records are applied.
     DuringRestore,
+    /// Partitions are given up, and the group is not told.
+    DuringRevocation,
     /// A segment file of the dedup index is written, and the manifest does not name it.
     DuringSealing,
     /// A merged segment file of the dedup index is written, and the manifest names its parts.

@@ -13,6 +13,7 @@ use rdkafka::{
     error::{KafkaError, KafkaResult},
     types::RDKafkaRespErr,
 };
+use sluice_service::faults::{CrashPoint, crash_point};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, PoisonError},
@@ -134,6 +135,7 @@ impl ConsumerContext for WorkerContext {
         let answered = if assigned {
             consumer.incremental_assign(&TopicPartitionList::new())
         } else {
+            crash_point(CrashPoint::DuringRevocation);
             let inputs: Vec<_> = lanes.iter().flat_map(|lane| (self.inputs)(lane)).collect();
             self.unassign(consumer, &inputs)
         };

@@ -6,6 +6,7 @@ use super::{
     machine::{Machine, MachineSettings},
     mutated::{self, LastTransaction},
     native,
+    orphans::Watcher,
     producer::TxnProducer,
     restore::{OpenRequest, Opener, Opening},
     types::{Action, Event, ExitReason, KEPT_HEADERS, Record, TopicPartition, TxnError},
@@ -59,6 +60,29 @@ pub enum Subscription {
     Topics(Vec<String>),
     /// These topics and every one whose name begins with the prefix, also those made later.
     TopicsAndPrefix(Vec<String>, String),
+}
+
+impl Subscription {
+    /// What the consumer subscribes to; what begins with `^` is a pattern.
+    fn topics(&self) -> Vec<String> {
+        match self {
+            Subscription::Topics(topics) => topics.clone(),
+            Subscription::TopicsAndPrefix(topics, prefix) => {
+                let pattern = format!("^{}.*", prefix.replace('.', "\\."));
+                topics.iter().cloned().chain([pattern]).collect()
+            }
+        }
+    }
+
+    /// Whether a topic is read.
+    pub(super) fn has(&self, topic: &str) -> bool {
+        match self {
+            Subscription::Topics(topics) => topics.iter().any(|name| name == topic),
+            Subscription::TopicsAndPrefix(topics, prefix) => {
+                topic.starts_with(prefix.as_str()) || topics.iter().any(|name| name == topic)
+            }
+        }
+    }
 }
 
 /// How a worker works.
@@ -151,19 +175,12 @@ where
         .map_err(|error| fatal("worker consumer", &error))?
         .create_with_context(WorkerContext::new(inputs))
         .map_err(|error| fatal("worker consumer", &error))?;
-    let topics = match &options.subscription {
-        Subscription::Topics(topics) => topics.clone(),
-        Subscription::TopicsAndPrefix(topics, prefix) => {
-            let pattern = format!("^{}.*", prefix.replace('.', "\\."));
-            topics.iter().cloned().chain([pattern]).collect()
-        }
-    };
-    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-    consumer.subscribe(&names).map_err(|error| fatal("subscribe", &error))?;
+    subscribe(&consumer, options)?;
 
     let (open_requests, requests) = channel();
     let (openings_in, openings) = sync_channel(OPENINGS);
     start_opener(options, requests, openings_in)?;
+    let orphans = start_watcher(options)?;
     let (answers_in, answers) = channel();
     let limit = options.transaction_timeout * 2 + Duration::from_secs(5);
     let watchdog = Watchdog::start(options.name.clone(), limit)
@@ -177,6 +194,7 @@ where
         producer: Some(producer),
         open_requests,
         openings,
+        orphans,
         answers_in,
         answers,
         jobs: None,
@@ -188,6 +206,15 @@ where
         last: LastTransaction::default(),
     }
     .run()
+}
+
+fn subscribe(
+    consumer: &BaseConsumer<WorkerContext>,
+    options: &WorkerOptions,
+) -> Result<(), ExitReason> {
+    let topics = options.subscription.topics();
+    let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&names).map_err(|error| ExitReason::Fatal(format!("subscribe: {error}")))
 }
 
 /// The inputs of a lane, for the rebalance callback, which cannot reach into the logic.
@@ -275,6 +302,19 @@ fn start_opener(
     Ok(())
 }
 
+fn start_watcher(options: &WorkerOptions) -> Result<Receiver<Vec<(String, i32)>>, ExitReason> {
+    let fatal = |error: &dyn std::fmt::Display| ExitReason::Fatal(format!("group: {error}"));
+    let WorkerOptions { client, group, subscription, session_timeout, .. } = options;
+    let watcher = Watcher::new(client, group, subscription, *session_timeout)
+        .map_err(|error| fatal(&error))?;
+    let (orphaned, orphans) = sync_channel(1);
+    std::thread::Builder::new()
+        .name(format!("group-{}", options.name))
+        .spawn(move || watcher.run(&orphaned))
+        .map_err(|error| fatal(&error))?;
+    Ok(orphans)
+}
+
 struct Driver<'a, L: Logic, H> {
     options: &'a WorkerOptions,
     machine: Machine<L, Snapshot>,
@@ -284,6 +324,8 @@ struct Driver<'a, L: Logic, H> {
     producer: Option<TxnProducer>,
     open_requests: Sender<OpenRequest>,
     openings: Receiver<Opening>,
+    /// Partitions of the group that nobody holds.
+    orphans: Receiver<Vec<(String, i32)>>,
     answers_in: Sender<(u64, Vec<L::Answer>)>,
     answers: Receiver<(u64, Vec<L::Answer>)>,
     /// The batch of jobs that is running; at most one is wanted.
@@ -319,6 +361,16 @@ where
                     jobs.abort();
                 }
                 return Ok(());
+            }
+            if let Ok(partitions) = self.orphans.try_recv() {
+                tracing::warn!(
+                    worker = self.options.name,
+                    ?partitions,
+                    "nobody in the group holds these partitions: leaving and joining again"
+                );
+                // A static member leaves when it unsubscribes, not when it ends.
+                self.consumer.unsubscribe();
+                subscribe(&self.consumer, self.options)?;
             }
             self.poll();
             self.tell_host();

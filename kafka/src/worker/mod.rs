@@ -22,7 +22,7 @@
 //! * [`types`]: records, outputs, events, actions, outcomes.
 //! * [`logic`]: the trait that the roles implement.
 //! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
-//! * [`driver`], `context`, `restore`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
+//! * [`driver`], `context`, `restore`, `orphans`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
 //!   `mutated` the deliberate mistakes of test builds.
 
 mod context;
@@ -34,6 +34,7 @@ pub mod machine;
 mod machine_tests;
 mod mutated;
 mod native;
+mod orphans;
 mod producer;
 mod restore;
 pub mod types;

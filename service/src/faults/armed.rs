@@ -32,13 +32,14 @@ static FAULTS: OnceLock<Faults> = OnceLock::new();
 
 impl CrashPoint {
     /// All of them.
-    pub const ALL: [CrashPoint; 8] = [
+    pub const ALL: [CrashPoint; 9] = [
         CrashPoint::BeforeProduce,
         CrashPoint::AfterProduce,
         CrashPoint::AfterOffsets,
         CrashPoint::DuringCommit,
         CrashPoint::AfterCommit,
         CrashPoint::DuringRestore,
+        CrashPoint::DuringRevocation,
         CrashPoint::DuringSealing,
         CrashPoint::DuringMerge,
     ];
@@ -53,6 +54,7 @@ impl CrashPoint {
             Self::DuringCommit => "during-commit",
             Self::AfterCommit => "after-commit",
             Self::DuringRestore => "during-restore",
+            Self::DuringRevocation => "during-revocation",
             Self::DuringSealing => "during-sealing",
             Self::DuringMerge => "during-merge",
         }

@@ -92,6 +92,38 @@ async fn a_processor_that_dies_at_every_point_of_its_work_loses_and_doubles_noth
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_nobody_was_given_are_noticed_and_worked_off() {
+    let pipeline = Setup::new().create(&stack::shared().await).await;
+    let mut gateway = pipeline.gateway("g");
+    gateway.ready().await;
+    let sender = Sender::new();
+    let events = |seeds: std::ops::Range<u64>| seeds.map(|seed| Samples::stripe().event(seed));
+    let gateways = [gateway.url()];
+    let armed = format!("{}:1", CrashPoint::DuringRevocation);
+    let mut first = pipeline.start("processor", "p1", &[(CRASH, &armed)]);
+    first.ready().await;
+    sender.store(&gateways, events(0..100).collect()).await;
+    drained(&pipeline, secs(60)).await;
+    // Dies when it gives up what the other one is to have, and takes its old place again: that has been taken
+    // from it, and who was to have it is not told.
+    let mut second = pipeline.processor("p2");
+    let status = first.end(secs(60)).await;
+    assert_eq!(status.signal(), Some(Signal::SIGABRT as i32), "{status}");
+    first = pipeline.processor("p1");
+    second.ready().await;
+    first.ready().await;
+    sender.store(&gateways, events(100..400).collect()).await;
+    drained(&pipeline, secs(60)).await;
+    Account::read(&pipeline).await.settle(&sender.ledger.acknowledged(), &Default::default());
+    // The control: they were nobody's.
+    let noticed = "nobody in the group holds these partitions";
+    assert!(first.log().contains(noticed) || second.log().contains(noticed));
+    for role in [&mut first, &mut second, &mut gateway] {
+        role.terminate().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_transactions_or_without_dedup_the_same_comes_out_twice() {
     let pipeline = Setup::new().create(&stack::shared().await).await;
     let mut gateway = pipeline.gateway("g");
