@@ -22,9 +22,8 @@ use std::{
     time::Duration,
 };
 
-/// A record is some twenty small allocations, and its memory is freed in batches: with the system's allocator that was a
-/// third of a worker's time, and a processor's own work on a record took half as long again (`cargo bench -p
-/// sluice-processor`, system's allocator and this one).
+/// A record is some twenty small allocations, and its memory is freed in batches: with the system's allocator that was the
+/// largest cost of gateway and processor alike (docs/performance.md, "Where the time goes").
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
