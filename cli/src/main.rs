@@ -23,7 +23,7 @@ use std::{
 };
 
 /// A record is some twenty small allocations, and its memory is freed in batches: with the system's allocator that was the
-/// largest cost of gateway and processor alike (docs/performance.md, "Where the time goes").
+/// among the largest costs of gateway and processor (docs/performance.md, "Where the time goes").
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -3,17 +3,18 @@
 use super::{
     context::{InputsOf, Rebalanced, WorkerContext, list},
     logic::Logic,
-    machine::{Machine, MachineSettings},
+    machine::Machine,
     mutated::{self, LastTransaction},
     native,
+    options::{Host, Report, Subscription, WorkerOptions},
     orphans::Watcher,
     producer::TxnProducer,
     restore::{OpenRequest, Opener, Opening},
     types::{Action, Event, ExitReason, KEPT_HEADERS, Record, TopicPartition, TxnError},
     watchdog::Watchdog,
 };
-use crate::client::{ClientSettings, TransactionalOptions, WorkerConsumerOptions, complain};
-use futures::{FutureExt, future::BoxFuture};
+use crate::client::{TransactionalOptions, WorkerConsumerOptions, complain};
+use futures::FutureExt;
 use rdkafka::{
     Message,
     consumer::{BaseConsumer, Consumer, ConsumerGroupMetadata},
@@ -53,95 +54,6 @@ const COORDINATOR_SCAN: Duration = Duration::from_secs(20);
 
 type Snapshot = Arc<ConsumerGroupMetadata>;
 
-/// What a worker reads.
-#[derive(Debug, Clone)]
-pub enum Subscription {
-    /// These topics.
-    Topics(Vec<String>),
-    /// These topics and every one whose name begins with the prefix, also those made later.
-    TopicsAndPrefix(Vec<String>, String),
-}
-
-impl Subscription {
-    /// What the consumer subscribes to; what begins with `^` is a pattern.
-    fn topics(&self) -> Vec<String> {
-        match self {
-            Subscription::Topics(topics) => topics.clone(),
-            Subscription::TopicsAndPrefix(topics, prefix) => {
-                let pattern = format!("^{}.*", prefix.replace('.', "\\."));
-                topics.iter().cloned().chain([pattern]).collect()
-            }
-        }
-    }
-
-    /// Whether a topic is read.
-    pub(super) fn has(&self, topic: &str) -> bool {
-        match self {
-            Subscription::Topics(topics) => topics.iter().any(|name| name == topic),
-            Subscription::TopicsAndPrefix(topics, prefix) => {
-                topic.starts_with(prefix.as_str()) || topics.iter().any(|name| name == topic)
-            }
-        }
-    }
-}
-
-/// How a worker works.
-#[derive(Debug, Clone)]
-pub struct WorkerOptions {
-    /// How to reach Kafka.
-    pub client: ClientSettings,
-    /// Consumer group.
-    pub group: String,
-    /// Stable name of this worker in the group: instance and number. Also its `group.instance.id`,
-    /// and with the group its `transactional.id`.
-    pub name: String,
-    /// What it reads.
-    pub subscription: Subscription,
-    /// Its journal.
-    pub journal: Option<String>,
-    /// After this time the broker aborts an open transaction.
-    pub transaction_timeout: Duration,
-    /// After this silence the group goes on without the worker.
-    pub session_timeout: Duration,
-    /// Bounds and pace.
-    pub machine: MachineSettings,
-    /// Tell the machine the brokers' time instead of this computer's, where they differ: for roles that
-    /// wait until a time that the brokers have stamped. Names a topic that they stamp, to ask for their time at
-    /// the start; later every acknowledgement tells it.
-    pub broker_clock: Option<String>,
-}
-
-/// What happened since the last report.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Report {
-    /// Transactions committed.
-    pub commits: u64,
-    /// Transactions aborted.
-    pub aborts: u64,
-    /// Transactions whose outcome was unknown.
-    pub unknown: u64,
-    /// Seconds from begin to committed, of the last transaction.
-    pub last_transaction: Option<f64>,
-    /// Seconds of its commit alone.
-    pub last_commit: Option<f64>,
-    /// Partitions held.
-    pub lanes: usize,
-    /// True when every one of them is restored.
-    pub restored: bool,
-    /// True once the group has assigned something, or nothing, to this worker.
-    pub joined: bool,
-    /// Records polled and not yet planned.
-    pub buffered: usize,
-}
-
-/// The role's side of a worker.
-pub trait Host<L: Logic>: Send {
-    /// Does a job. Must bound its own waiting.
-    fn run(&self, job: L::Job) -> BoxFuture<'static, L::Answer>;
-    /// Takes note of how things stand; called at every turn that changed something, cheap.
-    fn report(&mut self, logic: &mut L, report: Report);
-}
-
 /// Runs a worker on the calling thread until `stop` is set or it has to end.
 ///
 /// # Errors
@@ -180,7 +92,7 @@ where
     let (open_requests, requests) = channel();
     let (openings_in, openings) = sync_channel(OPENINGS);
     start_opener(options, requests, openings_in)?;
-    let orphans = start_watcher(options)?;
+    let orphans = start_watcher(options, stop)?;
     let (answers_in, answers) = channel();
     let limit = options.transaction_timeout * 2 + Duration::from_secs(5);
     let watchdog = Watchdog::start(options.name.clone(), limit)
@@ -302,15 +214,19 @@ fn start_opener(
     Ok(())
 }
 
-fn start_watcher(options: &WorkerOptions) -> Result<Receiver<Vec<(String, i32)>>, ExitReason> {
+fn start_watcher(
+    options: &WorkerOptions,
+    stop: &Arc<AtomicBool>,
+) -> Result<Receiver<Vec<(String, i32)>>, ExitReason> {
     let fatal = |error: &dyn std::fmt::Display| ExitReason::Fatal(format!("group: {error}"));
     let WorkerOptions { client, group, subscription, session_timeout, .. } = options;
     let watcher = Watcher::new(client, group, subscription, *session_timeout)
         .map_err(|error| fatal(&error))?;
     let (orphaned, orphans) = sync_channel(1);
+    let stop = Arc::clone(stop);
     std::thread::Builder::new()
         .name(format!("group-{}", options.name))
-        .spawn(move || watcher.run(&orphaned))
+        .spawn(move || watcher.run(&orphaned, &stop))
         .map_err(|error| fatal(&error))?;
     Ok(orphans)
 }

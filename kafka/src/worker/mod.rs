@@ -20,7 +20,7 @@
 //! differ in what it believes.
 //!
 //! * [`types`]: records, outputs, events, actions, outcomes.
-//! * [`logic`]: the trait that the roles implement.
+//! * [`logic`]: the trait that the roles implement; [`options`]: what a role gives, and what it is told.
 //! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
 //! * [`driver`], `context`, `restore`, `orphans`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
 //!   `mutated` the deliberate mistakes of test builds.
@@ -34,15 +34,17 @@ pub mod machine;
 mod machine_tests;
 mod mutated;
 mod native;
+pub mod options;
 mod orphans;
 mod producer;
 mod restore;
 pub mod types;
 pub mod watchdog;
 
-pub use driver::{Host, Report, Subscription, WorkerOptions, run};
+pub use driver::run;
 pub use logic::{Logic, Planned, Refusal, start_offset};
 pub use machine::{Machine, MachineSettings};
+pub use options::{Host, Report, Subscription, WorkerOptions};
 pub use types::{
     Action, Event, ExitReason, InputFacts, JournalFacts, JournalRecord, KEPT_HEADERS, LaneFacts,
     Output, Record, TopicPartition, TxnError,

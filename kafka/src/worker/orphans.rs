@@ -8,7 +8,7 @@
 //! So every worker looks at its group now and then. A partition that has been missing for longer than a session
 //! lasts is not on its way any more; the worker then leaves and joins again, which makes a rebalance.
 
-use super::driver::Subscription;
+use super::options::Subscription;
 use crate::client::{ClientSettings, Events, Isolation};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
@@ -16,7 +16,10 @@ use rdkafka::{
 };
 use std::{
     collections::BTreeSet,
-    sync::mpsc::{SyncSender, TrySendError},
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{SyncSender, TrySendError},
+    },
     time::{Duration, Instant},
 };
 
@@ -54,10 +57,10 @@ impl Watcher {
     }
 
     /// Tells of partitions that were nobody's for the whole of the patience, and again each time it has passed
-    /// once more. Ends when nobody listens.
-    pub fn run(self, orphaned: &SyncSender<Vec<(String, i32)>>) {
+    /// once more. Ends when the worker is to stop.
+    pub fn run(self, orphaned: &SyncSender<Vec<(String, i32)>>, stop: &AtomicBool) {
         let mut known: (BTreeSet<Partition>, Instant) = (BTreeSet::new(), Instant::now());
-        loop {
+        while !stop.load(Ordering::Acquire) {
             std::thread::sleep(self.patience / 4);
             // Its log and errors are served here; nothing is ever delivered.
             self.client.poll(Duration::ZERO);
