@@ -40,17 +40,17 @@ pub struct Judged {
 const TARGETS: &[(&str, &str, Of, Bound)] = &[
     (
         "gateway CPU per event at most 1.25 × that of L1",
-        "gateway-0 cpu gateway",
+        "gateway-1 cpu gateway",
         Of::Ratio,
         Bound::AtMost(1.25),
     ),
     (
         "gateway at least 85 % of what the cores left by the broker allow L1",
-        "gateway-0 requests",
+        "gateway-1 requests",
         Of::Ratio,
         Bound::AtLeast(0.85),
     ),
-    ("batches at least 80 % of L0", "batches-0 events", Of::Ratio, Bound::AtLeast(0.8)),
+    ("batches at least 80 % of L0", "batches-1 events", Of::Ratio, Bound::AtLeast(0.8)),
     ("processor at least 70 % of L3", "processor-1 records", Of::Ratio, Bound::AtLeast(0.7)),
     (
         "Kafka Streams at most a fifth of the processor",
@@ -61,6 +61,7 @@ const TARGETS: &[(&str, &str, Of, Bound)] = &[
     ("no stall with 1 worker", "processor-1 stalls of 1 s", Of::Worst, Bound::AtMost(0.0)),
     ("no stall with 2 workers", "processor-2 stalls of 1 s", Of::Worst, Bound::AtMost(0.0)),
     ("no stall with 3 workers", "processor-3 stalls of 1 s", Of::Worst, Bound::AtMost(0.0)),
+    ("a commit at most 5 ms, p50", "processor-1 commit p50", Of::Median, Bound::AtMost(5.0)),
     (
         "a transaction at most 5 ms, idle, p50",
         "visible idle transaction p50",
@@ -126,9 +127,9 @@ mod tests {
         let met = |row: Row| judge(&[row]).iter().map(|judged| judged.met).collect::<Vec<_>>();
         assert_eq!(met(row("processor-1 records", &[1.0], Some(0.71))), [true]);
         assert_eq!(met(row("processor-1 records", &[1.0], Some(0.69))), [false]);
-        assert_eq!(met(row("gateway-0 cpu gateway", &[1.0], Some(1.24))), [true]);
-        assert_eq!(met(row("gateway-0 cpu gateway", &[1.0], Some(1.26))), [false]);
-        assert_eq!(met(row("gateway-0 cpu gateway", &[1.0], None)), [false; 0], "not compared");
+        assert_eq!(met(row("gateway-1 cpu gateway", &[1.0], Some(1.24))), [true]);
+        assert_eq!(met(row("gateway-1 cpu gateway", &[1.0], Some(1.26))), [false]);
+        assert_eq!(met(row("gateway-1 cpu gateway", &[1.0], None)), [false; 0], "not compared");
     }
 
     #[test]

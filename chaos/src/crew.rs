@@ -145,11 +145,7 @@ impl Crew {
         let slot = post.slot;
         drop(role);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        let reached = words.lines().rev().find_map(|line| {
-            let (_, rest) = line.split_once("crash point ")?;
-            rest.split_once(" reached").map(|(name, _)| name.to_owned())
-        });
-        let how = if let Some(point) = reached.filter(|_| status.signal() == Some(6)) {
+        let how = if let Some(point) = crash_point(&words, status) {
             self.timeline.note(format!("{slot} died at crash point {point}"));
             *seen.crashes.entry(point).or_default() += 1;
             post.expected = true;
@@ -239,7 +235,8 @@ impl Crew {
     }
 
     /// Stops the processes of a role with SIGTERM and starts them no more. What does not end with success
-    /// is a failure of the run.
+    /// is a failure of the run, unless it reached the crash point that was armed in it: stopping is the first
+    /// occasion for some of them.
     pub async fn stop(&self, kinds: &[Kind]) {
         for slot in Slot::all().filter(|slot| kinds.contains(&slot.kind)) {
             let mut post = self.post(slot).await;
@@ -256,9 +253,13 @@ impl Crew {
                     None => tokio::time::sleep(LOOK).await,
                 }
             };
-            if !status.is_some_and(|status| status.success()) {
+            let words = last_words(&role, post.log_from);
+            let point = status.and_then(|status| crash_point(&words, status));
+            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(point) = point {
+                *seen.crashes.entry(point).or_default() += 1;
+            } else if !status.is_some_and(|status| status.success()) {
                 let how = status.map_or("did not end".to_owned(), |status| status.to_string());
-                let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
                 seen.failures.push(format!("{slot} was asked to stop, and: {how}"));
             }
         }
@@ -273,6 +274,15 @@ impl Crew {
 /// The name of a process, under which it keeps ports, state and transactional ids.
 fn instance(slot: Slot) -> String {
     format!("{}{}", &slot.kind.name()[..1], slot.number + 1)
+}
+
+/// The crash point that a process died at, by the end of its log.
+fn crash_point(words: &str, status: ExitStatus) -> Option<String> {
+    let reached = words.lines().rev().find_map(|line| {
+        let (_, rest) = line.split_once("crash point ")?;
+        rest.split_once(" reached").map(|(name, _)| name.to_owned())
+    });
+    reached.filter(|_| status.signal() == Some(6))
 }
 
 /// The end of what a process has logged since its start.

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::Context;
 use nix::sys::signal::Signal;
-use rdkafka::consumer::Consumer;
+use rdkafka::{consumer::Consumer, metadata::Metadata};
 use sluice_service::faults::{CLOCK_OFFSET_MS, CRASH, CrashPoint};
 use sluice_tests::read::{Isolation, consumer};
 use tokio::task::JoinSet;
@@ -29,7 +29,7 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(50);
 /// Longest wait for an armed crash point to be reached.
 const REACHED: Duration = Duration::from_secs(30);
-/// Longest wait for a restarted broker to have caught up.
+/// Longest wait for a restarted broker to have caught up, and for a dead one to be missed.
 const CAUGHT_UP: Duration = Duration::from_secs(60);
 /// Longest wait for a broker to end once its disk is full.
 const DISK_FULL: Duration = Duration::from_secs(30);
@@ -51,6 +51,8 @@ pub struct Targets {
     pub timeline: Arc<Timeline>,
     /// A topic with as many replicas as there are brokers should be.
     pub topic: String,
+    /// Whether brokers are started again before the others have missed them.
+    pub hasty: bool,
 }
 
 /// How often each kind has happened.
@@ -322,6 +324,8 @@ impl Doer {
             || self.targets.crew.seen(|seen| seen.crashes.get(name).copied().unwrap_or(0));
         let before = reached();
         let then = format!(", back to die at {value}");
+        // What is not up cannot be killed, and would not come back with the point armed.
+        self.ready(slot).await;
         if !self.kill(slot, vec![(CRASH.to_owned(), value)], &then).await {
             return;
         }
@@ -356,10 +360,28 @@ impl Doer {
 
     /// Starts a broker again after a while, and returns when every partition is in sync: so that the
     /// next fault takes the first broker away, and not the second.
+    ///
+    /// Not before the others have missed it, unless that is asked for: a broker that comes back earlier takes
+    /// itself for the leader that it was, and Kafka 4.3.1 then commits transactions in part
+    /// (docs/reliability.md).
     async fn bring_back(&self, broker: u16, away: Duration) -> anyhow::Result<()> {
         tokio::time::sleep(away).await;
+        if self.targets.site.brokers.len() > 1 && !self.targets.hasty {
+            let id = i32::from(broker);
+            let missed = move |found: &Metadata| found.brokers().iter().all(|up| up.id() != id);
+            if !self.comes_true(missed).await? {
+                self.note(format!("broker {broker} was not missed in time"));
+            }
+        }
         self.targets.site.stack.lock().await.start_broker(broker).await?;
-        self.in_sync().await?;
+        let complete = |found: &Metadata| {
+            found.topics().iter().flat_map(|topic| topic.partitions()).all(|partition| {
+                partition.leader() >= 0 && partition.isr().len() == partition.replicas().len()
+            })
+        };
+        if !self.comes_true(complete).await? {
+            self.note("a restarted broker has not caught up in time");
+        }
         self.note(format!("broker {broker} is back and has caught up"));
         Ok(())
     }
@@ -378,28 +400,25 @@ impl Doer {
         }
     }
 
-    async fn in_sync(&self) -> anyhow::Result<()> {
+    /// Waits until this holds for the brokers' metadata; false when it takes too long.
+    async fn comes_true(
+        &self,
+        holds: impl Fn(&Metadata) -> bool + Send + 'static,
+    ) -> anyhow::Result<bool> {
         let (cluster, topic) = (self.targets.site.cluster.clone(), self.targets.topic.clone());
         let look = tokio::task::spawn_blocking(move || {
             let consumer = consumer(&cluster, None, Isolation::Uncommitted);
             let begun = Instant::now();
             loop {
-                let complete = consumer.fetch_metadata(Some(&topic), METADATA).is_ok_and(|found| {
-                    found.topics().iter().flat_map(|topic| topic.partitions()).all(|partition| {
-                        partition.leader() >= 0
-                            && partition.isr().len() == partition.replicas().len()
-                    })
-                });
-                if complete || begun.elapsed() > CAUGHT_UP {
-                    return complete;
+                let found = consumer.fetch_metadata(Some(&topic), METADATA);
+                let true_now = found.is_ok_and(|found| holds(&found));
+                if true_now || begun.elapsed() > CAUGHT_UP {
+                    return true_now;
                 }
                 std::thread::sleep(LOOK * 4);
             }
         });
-        if !look.await? {
-            self.note("a restarted broker has not caught up in time");
-        }
-        Ok(())
+        Ok(look.await?)
     }
 
     async fn fill_disk(&self, broker: u16) -> anyhow::Result<()> {

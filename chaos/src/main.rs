@@ -76,6 +76,10 @@ struct Args {
     /// Let the roles talk to the brokers directly; without the proxy there are no faults in the protocol
     #[arg(long)]
     direct: bool,
+    /// Start brokers again before the others have missed them. Kafka 4.3.1 itself breaks transactions
+    /// then: see docs/reliability.md
+    #[arg(long)]
+    hasty: bool,
     /// Heap of each broker, MiB
     #[arg(long, default_value_t = 384)]
     heap: u32,
@@ -166,6 +170,7 @@ async fn execute(args: Args) -> anyhow::Result<Outcome> {
         rate: args.rate,
         bulk: args.bulk,
         pause: Duration::from_millis(args.pause),
+        hasty: args.hasty,
         ..RunOptions::new(seed, Duration::from_secs_f64(args.minutes.max(0.0) * 60.0))
     };
     let mut report = run(&site, &options, &live).await;

@@ -224,12 +224,12 @@ impl Plan {
         self.rng.random_range(1..=self.means.brokers)
     }
 
-    /// One deck. The shares are chosen so that a run of ten minutes holds some 60 kills and 20 zombies,
+    /// One deck. The shares are chosen so that a run of ten minutes holds more than 60 kills and 20 zombies,
     /// and that brokers, which take longest to come back, are busy coming back most of the time.
     fn shuffle(&mut self) {
         use Kind::{Gateway, Processor, RetryRouter};
         let mut deck = Vec::new();
-        for _ in 0..9 {
+        for _ in 0..14 {
             deck.push(Fault::Kill(self.slot(&[Gateway, Processor, Processor, RetryRouter])));
         }
         for point in CrashPoint::ALL {

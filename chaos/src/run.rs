@@ -113,6 +113,8 @@ pub struct RunOptions {
     pub pause: Duration,
     /// Longest wait for the pipeline to be drained.
     pub settle: Duration,
+    /// Whether brokers are started again before the others have missed them.
+    pub hasty: bool,
 }
 
 impl RunOptions {
@@ -129,6 +131,7 @@ impl RunOptions {
             bulk: 500,
             pause: Duration::from_millis(1500),
             settle: Duration::from_secs(180),
+            hasty: false,
         }
     }
 }
@@ -190,6 +193,7 @@ pub async fn run(
         bursts: load.bursts(),
         timeline: timeline.clone(),
         topic: pipeline.topic("raw"),
+        hasty: options.hasty,
     };
     let mut running = Running {
         site: site.clone(),

@@ -27,9 +27,16 @@ to ./.sluice-dev/sluice.toml, which `sluice dev` writes, when there is no ./slui
 Exit status: 0 done; 1 failed; 2 a mistake on the command line or in the configuration;
 3 a check found differences, a request was rejected, or a change was refused.";
 
+/// A build that can be told to fail says so: it is for tests, and nobody should run or measure it by mistake.
+const VERSION: &str = if sluice_service::faults::BUILT_IN {
+    concat!(env!("CARGO_PKG_VERSION"), " with fault injection, for tests only")
+} else {
+    env!("CARGO_PKG_VERSION")
+};
+
 /// Webhooks in, exactly-once facts out: a Kafka pipeline for payment webhooks.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, after_help = AFTER_HELP, arg_required_else_help = true)]
+#[command(name = "sluice", version = VERSION, after_help = AFTER_HELP, arg_required_else_help = true)]
 pub struct Cli {
     /// What all commands have in common.
     #[command(flatten)]

@@ -22,8 +22,9 @@ use std::{
     time::Duration,
 };
 
-/// A record is some twenty small allocations, and its memory is freed in batches: with the system's allocator that was the
-/// among the largest costs of gateway and processor (docs/performance.md, "Where the time goes").
+/// A record is some twenty small allocations, and its memory is freed in batches: with the system's allocator that was
+/// among the largest costs of gateway and processor (docs/performance.md, "Where the time goes"). It also replaces
+/// `malloc`, so that librdkafka uses it.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -292,7 +292,6 @@ impl Shared {
     /// What the sender is told of events that are not known to be stored.
     fn unavailable(&self, source: &Source, request_id: &str, failure: &PublishFailure) -> Problem {
         let problem = match failure {
-            PublishFailure::Encode(_) => Problem::Internal,
             PublishFailure::Publish(PublishError::TooLarge) => Problem::BodyTooLarge,
             PublishFailure::BatchTooLarge => Problem::BatchTooLarge,
             PublishFailure::NotReady

@@ -40,8 +40,6 @@ pub(crate) enum Outcome {
     Unavailable,
     /// A published key could not be fetched.
     KeyUnavailable,
-    /// A defect.
-    Internal,
     /// The sender went away before the answer. Its events may be stored; it will send them again.
     Disconnected,
 }
@@ -64,7 +62,6 @@ impl Outcome {
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
             Self::KeyUnavailable => "key_unavailable",
-            Self::Internal => "internal",
             Self::Disconnected => "disconnected",
         }
     }

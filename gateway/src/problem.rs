@@ -45,8 +45,6 @@ pub(crate) enum Problem {
     Unavailable,
     /// The key that the request names could not be fetched from its provider.
     KeyUnavailable,
-    /// A defect of the gateway.
-    Internal,
 }
 
 /// The members of a problem document.
@@ -79,7 +77,6 @@ impl Problem {
             Self::Overloaded | Self::Unavailable | Self::KeyUnavailable => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -98,7 +95,6 @@ impl Problem {
             Self::Overloaded => Outcome::Overloaded,
             Self::Unavailable => Outcome::Unavailable,
             Self::KeyUnavailable => Outcome::KeyUnavailable,
-            Self::Internal => Outcome::Internal,
         }
     }
 
@@ -169,11 +165,6 @@ impl Problem {
                 "urn:sluice:problem:key-unavailable",
                 "Temporarily not verifiable",
                 "The published key could not be fetched; nothing was stored, send it again.",
-            ),
-            Self::Internal => (
-                "urn:sluice:problem:internal",
-                "Internal error",
-                "The event was not stored; the operator finds the cause under the request id.",
             ),
         }
     }
@@ -246,7 +237,6 @@ mod tests {
             Problem::Overloaded,
             Problem::Unavailable,
             Problem::KeyUnavailable,
-            Problem::Internal,
         ]
     }
 

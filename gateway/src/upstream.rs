@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sluice_kafka::publisher::{Acknowledged, Outgoing, PublishError, Publisher};
-use sluice_schemas::{EncodeError, Encoder, RawWebhook, Rejected};
+use sluice_schemas::{Encoder, RawWebhook, Rejected};
 use tokio::sync::watch;
 
 use crate::record::{RecordHeaders, SharedHeaders};
@@ -28,9 +28,6 @@ pub(crate) enum PublishFailure {
     /// What the producer said.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// A record that does not fit its schema: a defect.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
     /// More in one request than [`Most`] allows. Nothing was stored.
     #[error(
         "the request carries more events than gateway.max_batch_events, or than the send queue (gateway.queue_max_bytes) holds"
@@ -206,7 +203,7 @@ impl Upstream {
         raw: RawWebhook,
         key: Option<String>,
     ) -> Result<Prepared, PublishFailure> {
-        let value = self.raw_encoder().ok_or(PublishFailure::NotReady)?.encode(&raw)?;
+        let value = self.raw_encoder().ok_or(PublishFailure::NotReady)?.encode(&raw);
         Ok(Prepared { headers: RecordHeaders::new(raw), key, value })
     }
 
@@ -262,9 +259,7 @@ impl Upstream {
         let Some(encoder) = self.rejected.get().filter(|_| topics_checked) else {
             return false;
         };
-        let Ok(value) = encoder.encode(record) else {
-            return false;
-        };
+        let value = encoder.encode(record);
         let headers = [
             ("content-type", &b"application/avro"[..]),
             ("sluice-request-id", record.request_id.as_bytes()),

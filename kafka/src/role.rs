@@ -126,33 +126,29 @@ pub fn judge(differences: Vec<Difference>) -> anyhow::Result<()> {
 
 /// The encoder for a topic's values, once the registry (or its answers kept on disk) knows the schema.
 /// `None` when asked to stop first.
-///
-/// # Errors
-/// A record that cannot be encoded at all.
 pub async fn encoder<T: SchemaRecord>(
     registry: &Registry,
     store: &SchemaStore,
     topic: &str,
     component: &Component,
     shutdown: &Shutdown,
-) -> anyhow::Result<Option<Encoder<T>>> {
+) -> Option<Encoder<T>> {
     let (mut pause, longest) = PAUSE;
     loop {
         match registry.encoder(store, &subject(topic)).await {
-            Ok(encoder) => return Ok(Some(encoder)),
+            Ok(encoder) => return Some(encoder),
             Err(RegistryError::Unavailable { url, detail }) => {
                 // The address stays out of what the management port shows.
                 tracing::warn!(url, detail, "the schema registry does not answer");
                 component.not_ready("the schema registry does not answer");
             }
-            Err(error @ RegistryError::Encode(_)) => return Err(error.into()),
             Err(error) => {
                 tracing::warn!(%error, "schemas");
                 component.not_ready(&error.to_string());
             }
         }
         if stopped(shutdown, pause).await {
-            return Ok(None);
+            return None;
         }
         pause = (pause * 2).min(longest);
     }

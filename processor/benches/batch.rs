@@ -68,8 +68,8 @@ fn processor() -> ProcessorLogic<MemoryIndex> {
         processed_topic: "processed".into(),
         failed_topic: "failed".into(),
         routes: Vec::new(),
-        processed: Encoder::new(RecordKind::ProcessedEvent as u32).unwrap(),
-        failed: Encoder::new(RecordKind::FailedEvent as u32).unwrap(),
+        processed: Encoder::new(RecordKind::ProcessedEvent as u32),
+        failed: Encoder::new(RecordKind::FailedEvent as u32),
         trace: |parent, _| parent.map(str::to_owned),
     };
     ProcessorLogic::new(Arc::new(rules), store(), Arc::new(emitter), Arc::new(InMemory), 1)
@@ -125,8 +125,8 @@ fn raw(source: &str, number: usize) -> RawWebhook {
 }
 
 fn values(source: &str) -> Vec<Vec<u8>> {
-    let encoder = Encoder::new(RecordKind::RawWebhook as u32).unwrap();
-    (0..BATCH).map(|number| encoder.encode(&raw(source, number)).unwrap()).collect()
+    let encoder = Encoder::new(RecordKind::RawWebhook as u32);
+    (0..BATCH).map(|number| encoder.encode(&raw(source, number))).collect()
 }
 
 fn records(values: &[Vec<u8>], from: usize) -> Vec<Record> {
@@ -206,8 +206,8 @@ fn encode(bencher: Bencher<'_, '_>) {
         .iter()
         .map(|output| store().decode(Some(&output.value)).unwrap())
         .collect();
-    let encoder = Encoder::new(1).unwrap();
-    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
-        events.iter().map(|event| encoder.encode(event).unwrap().len()).sum::<usize>()
-    });
+    let encoder = Encoder::new(1);
+    bencher
+        .counter(ItemsCount::new(BATCH))
+        .bench_local(|| events.iter().map(|event| encoder.encode(event).len()).sum::<usize>());
 }

@@ -59,10 +59,7 @@ impl Emitter {
         record: &Record,
         outputs: &mut Vec<Output>,
     ) -> Result<(), Failure> {
-        let value = self
-            .processed
-            .encode(event)
-            .map_err(|error| Failure::permanent("unencodable", error.to_string()))?;
+        let value = self.processed.encode(event);
         if value.len() > MAX_VALUE {
             let text = format!(
                 "the event has {} bytes, more than the {MAX_VALUE} a record may have",
@@ -107,12 +104,7 @@ impl Emitter {
         let mut headers =
             vec![("content-type", AVRO), ("sluice-attempt", owned(event.attempt.to_string()))];
         self.continue_trace(record, &attempt, &mut headers);
-        let value = match self.failed.encode(event) {
-            Ok(value) => value,
-            // Every field is a string, number or bytes of the schema's own types: there is no value
-            // that does not encode. Were there one, the process must not go on without it.
-            Err(error) => unreachable_encode(&error),
-        };
+        let value = self.failed.encode(event);
         outputs.push(Output {
             topic: self.failed_topic.clone(),
             partition: Some(event.raw_partition),
@@ -132,11 +124,6 @@ impl Emitter {
             headers.push(("traceparent", owned(parent)));
         }
     }
-}
-
-#[allow(clippy::panic)]
-fn unreachable_encode(error: &sluice_schemas::EncodeError) -> ! {
-    panic!("a failure could not be encoded, and must not be lost: {error}")
 }
 
 /// RFC 3339 in UTC with milliseconds, as CloudEvents wants its time.

@@ -75,9 +75,8 @@ pub async fn run_with_steps(
         return Ok(());
     }
     let store = Arc::new(SchemaStore::new());
-    let processed =
-        role::encoder(&registry, &store, topics.processed(), &schemas, &shutdown).await?;
-    let failed = role::encoder(&registry, &store, topics.failed(), &schemas, &shutdown).await?;
+    let processed = role::encoder(&registry, &store, topics.processed(), &schemas, &shutdown).await;
+    let failed = role::encoder(&registry, &store, topics.failed(), &schemas, &shutdown).await;
     let (Some(processed), Some(failed)) = (processed, failed) else { return Ok(()) };
     schemas.ready();
     let emitter = Arc::new(Emitter {

@@ -166,12 +166,7 @@ impl RouterLogic {
         let found = (&*record.tp.topic, record.tp.partition, record.offset);
         let key = event.event_key.clone().into_bytes();
         let letter = DeadLetter::bury(event, reason, now, found);
-        let value = match self.rules.letters.encode(&letter) {
-            Ok(value) => value,
-            // Every field is of the schema's own type, so every letter encodes. Were there one that
-            // does not, the process must not go on without it.
-            Err(error) => unreachable_encode(&error),
-        };
+        let value = self.rules.letters.encode(&letter);
         self.pending.dead.push(reason);
         outputs.push(Output {
             topic: self.dlq.clone(),
@@ -250,11 +245,6 @@ fn carried(record: &Record) -> Vec<(&'static str, Cow<'static, [u8]>)> {
         }
     }
     headers
-}
-
-#[allow(clippy::panic)]
-fn unreachable_encode(error: &sluice_schemas::EncodeError) -> ! {
-    panic!("a dead letter could not be encoded, and must not be lost: {error}")
 }
 
 fn millis(duration: Duration) -> i64 {

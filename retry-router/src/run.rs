@@ -37,7 +37,7 @@ pub async fn run(config: Arc<Config>, health: Health, shutdown: Shutdown) -> any
         return Ok(());
     }
     let store = Arc::new(SchemaStore::new());
-    let letters = role::encoder(&registry, &store, topics.dlq(), &schemas, &shutdown).await?;
+    let letters = role::encoder(&registry, &store, topics.dlq(), &schemas, &shutdown).await;
     let Some(letters) = letters else { return Ok(()) };
     schemas.ready();
     let mut ladders = std::collections::HashMap::new();

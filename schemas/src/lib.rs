@@ -18,7 +18,7 @@ pub mod records;
 pub mod registry;
 pub mod wire;
 
-pub use codec::{DecodeError, EncodeError, Encoder, SchemaStore};
+pub use codec::{DecodeError, Encoder, SchemaStore};
 pub use event::RawEvent;
 pub use records::{
     AttemptError, DeadLetter, DeadReason, FailedEvent, FailureClass, Header, Origin,

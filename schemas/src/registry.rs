@@ -7,7 +7,7 @@
 //! cache folder is named after the registry's address.
 
 use crate::{
-    codec::{EncodeError, Encoder, SchemaStore},
+    codec::{Encoder, SchemaStore},
     records::{RecordKind, SchemaRecord},
 };
 use apache_avro::Schema;
@@ -64,9 +64,6 @@ pub enum RegistryError {
     /// The client could not be set up, or an answer was not understood.
     #[error("schema registry: {0}")]
     Client(String),
-    /// The record cannot be encoded.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
 }
 
 /// How to reach a registry.
@@ -196,7 +193,7 @@ impl Registry {
             },
         };
         store.insert(id, T::KIND.schema().clone());
-        Ok(Encoder::new(id)?)
+        Ok(Encoder::new(id))
     }
 
     /// Fetches a schema by id into `store`: the schema, or the registry's answer that it has none.

@@ -220,7 +220,7 @@ fn library_resolve<T: SchemaRecord>(mut datum: &[u8]) -> Option<T> {
 }
 
 fn agree<T: SchemaRecord + PartialEq + std::fmt::Debug>(record: &T) -> Vec<u8> {
-    let value = Encoder::<T>::new(ID).unwrap().encode(record).unwrap();
+    let value = Encoder::<T>::new(ID).encode(record);
     assert_eq!(value[wire::HEADER_LEN..], library_write(record));
     assert_eq!(store::<T>().decode::<T>(Some(&value)).as_ref(), Ok(record));
     value

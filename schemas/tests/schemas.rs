@@ -63,7 +63,7 @@ fn failed() -> FailedEvent {
 fn round_trip<T: SchemaRecord + PartialEq + std::fmt::Debug>(record: T) -> Vec<u8> {
     let store = SchemaStore::new();
     store.insert(7, T::KIND.schema().clone());
-    let value = Encoder::<T>::new(7).unwrap().encode(&record).unwrap();
+    let value = Encoder::<T>::new(7).encode(&record);
     assert_eq!(wire::split(Some(&value)).unwrap().0, 7);
     assert_eq!(store.decode::<T>(Some(&value)).unwrap(), record);
     value
@@ -175,7 +175,7 @@ fn an_older_writer_is_resolved() {
         header_names: vec![],
         body_bytes: 3,
     };
-    let current = Encoder::<Rejected>::new(1).unwrap().encode(&record).unwrap();
+    let current = Encoder::<Rejected>::new(1).encode(&record);
     let mut value = wire::header(2).to_vec();
     value.extend_from_slice(&current[wire::HEADER_LEN..]);
     value.push(8); // the field `gone` = 4

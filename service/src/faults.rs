@@ -25,6 +25,9 @@ pub use armed::{
     CLOCK_OFFSET_MS, CRASH, MUTATION, clock_offset_ms, crash_point, mutated, reached_line, start,
 };
 
+/// Whether this build can be told to fail.
+pub const BUILT_IN: bool = cfg!(feature = "fault-injection");
+
 /// A place in the life of a worker at which the process can be made to die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CrashPoint {

@@ -98,7 +98,7 @@ impl Cell {
     pub fn all() -> Vec<Cell> {
         use Cell::{Bare, Batches, Copy, Floor, Gateway, Processor, Restore, Retry, Visible};
         let gateways = [0, 1, 5].map(Gateway);
-        let batches = [0, 5].map(Batches);
+        let batches = [1, 5].map(Batches);
         let processors = [1, 2, 3].map(Processor);
         let mut cells = vec![Bare, Floor];
         cells.extend(gateways);

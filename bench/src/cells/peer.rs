@@ -62,7 +62,7 @@ impl Peer {
     pub fn compared(self) -> Vec<(&'static str, &'static str)> {
         match self {
             Peer::GoReference | Peer::Collector => {
-                vec![("requests", "gateway-0 requests"), ("cpu peer", "gateway-0 cpu gateway")]
+                vec![("requests", "gateway-1 requests"), ("cpu peer", "gateway-1 cpu gateway")]
             }
             Peer::Streams => {
                 vec![("records", "processor-1 records"), ("cpu peer", "processor-1 cpu processor")]

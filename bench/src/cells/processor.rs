@@ -65,12 +65,12 @@ pub fn fill(
             let store = SchemaStore::new();
             lab.runtime.block_on(registry.encoder::<RawWebhook>(&store, &subject(topic)))?
         }
-        false => sluice_schemas::Encoder::new(1)?,
+        false => sluice_schemas::Encoder::new(1),
     };
     let mut sender = Sender::as_worker(lab)?;
     let now = now_ms();
     for number in numbers {
-        let value = encoder.encode(&events.raw(number, now))?;
+        let value = encoder.encode(&events.raw(number, now));
         let key = events.key(number);
         let record = BaseRecord::<[u8], [u8], ()>::to(topic)
             .partition(i32::try_from(number % u64::from(partitions))?)

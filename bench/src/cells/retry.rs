@@ -119,7 +119,7 @@ fn fill(
         let partition = i32::try_from(number % partitions)?;
         body.clear();
         events.body(number, &mut body);
-        let value = encoder.encode(&events.failed(number, partition, body.clone(), now))?;
+        let value = encoder.encode(&events.failed(number, partition, body.clone(), now));
         let when = due(number);
         let (key, header) = (format!("{number}@{when}"), when.to_string());
         let headers = OwnedHeaders::new().insert(Header { key: DUE_AT, value: Some(&header) });

@@ -14,6 +14,7 @@ use std::{
     env,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::PathBuf,
+    process::Command,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
@@ -73,6 +74,13 @@ impl Lab {
         ensure!(
             sluice.is_file(),
             "{} does not exist: build it with `cargo build --release -p sluice`, or name one with --sluice",
+            sluice.display()
+        );
+        let version = Command::new(&sluice).arg("--version").output();
+        let version = version.with_context(|| format!("running {}", sluice.display()))?;
+        ensure!(
+            !String::from_utf8_lossy(&version.stdout).contains("fault injection"),
+            "{} was built for fault injection, as all builds of the whole workspace are: build it with `cargo build --release -p sluice`",
             sluice.display()
         );
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -31,7 +31,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { partitions: 6, linger_ms: 0, workers: 1, tier: "2m", batches: false }
+        Self { partitions: 6, linger_ms: 1, workers: 1, tier: "2m", batches: false }
     }
 }
 

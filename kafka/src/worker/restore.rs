@@ -8,12 +8,15 @@
 //! transaction of a dead worker is still open below the end, the position waits for the coordinator to
 //! abort it, so the deadline without progress lies beyond the transaction time-out.
 
-use super::types::{InputFacts, JournalFacts, JournalRecord, LaneFacts, TopicPartition};
+use super::{
+    context::list,
+    types::{InputFacts, JournalFacts, JournalRecord, LaneFacts, TopicPartition},
+};
 use crate::client::{ClientSettings, Events, Isolation};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use std::{
     sync::mpsc::{Receiver, RecvTimeoutError, SyncSender},
@@ -44,6 +47,9 @@ pub(super) enum Opening {
     Journal { lane: TopicPartition, epoch: u64, records: Vec<JournalRecord> },
     Opened { lane: TopicPartition, epoch: u64, facts: Result<LaneFacts, String> },
 }
+
+/// A lane's inputs, and from where to where its journal must be read.
+type LookedUp = (Vec<InputFacts>, (i64, i64));
 
 /// The thread's clients.
 pub(super) struct Opener {
@@ -90,16 +96,17 @@ impl Opener {
         loop {
             // Idle: wait for work. Busy: take what is there and go on reading.
             let wait = if self.active.is_empty() { IDLE } else { Duration::ZERO };
+            let mut asked = Vec::new();
             let mut next = requests.recv_timeout(wait);
-            let mut started = false;
             loop {
                 match next {
-                    Ok(request) => started |= self.start(request, answers).is_some(),
+                    Ok(request) => asked.push(request),
                     Err(RecvTimeoutError::Timeout) => break,
                     Err(RecvTimeoutError::Disconnected) => return,
                 }
                 next = requests.recv_timeout(Duration::ZERO);
             }
+            let started = !asked.is_empty() && self.start(asked, answers);
             if self.active.is_empty() {
                 self.discard_events();
             }
@@ -120,71 +127,97 @@ impl Opener {
         }
     }
 
-    /// Looks the offsets up. `None` when there is nothing to read or nobody to tell.
-    fn start(&mut self, request: OpenRequest, answers: &SyncSender<Opening>) -> Option<()> {
-        // A newer opening of the same lane makes an older one pointless.
-        self.active.retain(|reading| reading.request.lane != request.lane);
+    /// Looks the offsets of these lanes up, of all of them together: a request for each of their partitions would
+    /// make a rebalance longer with each. Returns whether there is something to read.
+    fn start(&mut self, requests: Vec<OpenRequest>, answers: &SyncSender<Opening>) -> bool {
+        let mut asked: Vec<OpenRequest> = Vec::with_capacity(requests.len());
+        for request in requests {
+            // A newer opening of the same lane makes an older one pointless.
+            asked.retain(|older| older.lane != request.lane);
+            self.active.retain(|reading| reading.request.lane != request.lane);
+            asked.push(request);
+        }
         let begun = Instant::now();
         let looked_up = loop {
-            match self.look_up(&request) {
+            match self.look_up(&asked) {
                 Ok(found) => break Ok(found),
                 Err(error) if begun.elapsed() > self.patience => break Err(error.to_string()),
                 Err(error) => {
-                    tracing::warn!(%error, lane = %request.lane, "offsets cannot be read yet");
+                    tracing::warn!(%error, lanes = asked.len(), "offsets cannot be read yet");
                     // The brokers do not answer; asking without a pause would only add load.
                     std::thread::sleep(Duration::from_millis(200));
                 }
             }
         };
         match looked_up {
-            Ok((facts, (position, end))) => {
-                self.active.push(Reading {
-                    request,
-                    facts,
-                    position,
-                    end,
-                    chunk: Vec::new(),
-                    progress: Instant::now(),
+            Ok(found) => {
+                let readings = asked.into_iter().zip(found).map(|(request, (facts, journal))| {
+                    let (position, end) = journal;
+                    let (chunk, progress) = (Vec::new(), Instant::now());
+                    Reading { request, facts, position, end, chunk, progress }
                 });
-                Some(())
+                self.active.extend(readings);
+                true
             }
             Err(why) => {
-                let OpenRequest { lane, epoch, .. } = request;
-                answers.send(Opening::Opened { lane, epoch, facts: Err(why) }).ok();
-                None
+                for OpenRequest { lane, epoch, .. } in asked {
+                    answers.send(Opening::Opened { lane, epoch, facts: Err(why.clone()) }).ok();
+                }
+                false
             }
         }
     }
 
-    /// The inputs' offsets, and from where to where the journal must be read.
-    fn look_up(&self, request: &OpenRequest) -> Result<(Vec<InputFacts>, (i64, i64)), KafkaError> {
-        let wanted = super::context::list(&request.inputs);
-        let committed = self.stable.committed_offsets(wanted, REQUEST_TIMEOUT)?;
-        let mut facts = Vec::with_capacity(request.inputs.len());
-        for tp in &request.inputs {
-            let element = committed.find_partition(&tp.topic, tp.partition);
-            if let Some(element) = &element {
-                element.error()?;
-            }
-            let (low, high) =
-                self.uncommitted.fetch_watermarks(&tp.topic, tp.partition, REQUEST_TIMEOUT)?;
-            let committed = match element.map(|element| element.offset()) {
-                Some(Offset::Offset(offset)) => Some(offset),
-                _ => None,
-            };
-            facts.push(InputFacts { tp: tp.clone(), committed, low, high });
-        }
-        let journal = match &self.journal {
-            Some(topic) => {
-                let partition = request.lane.partition;
-                let (low, high) =
-                    self.uncommitted.fetch_watermarks(topic, partition, REQUEST_TIMEOUT)?;
-                // Blocks that retention has deleted hold nothing that is still needed.
-                (request.journal_from.max(low), high)
-            }
-            None => (0, 0),
+    /// For each lane its inputs' offsets, and from where to where its journal must be read.
+    fn look_up(&self, asked: &[OpenRequest]) -> Result<Vec<LookedUp>, KafkaError> {
+        let inputs: Vec<TopicPartition> =
+            asked.iter().flat_map(|request| request.inputs.iter().cloned()).collect();
+        let committed = self.stable.committed_offsets(list(&inputs), REQUEST_TIMEOUT)?;
+        let journal_of = |request: &OpenRequest| {
+            let topic = self.journal.as_ref()?;
+            Some(TopicPartition::new(topic.as_str(), request.lane.partition))
         };
-        Ok((facts, journal))
+        let mut all = inputs;
+        all.extend(asked.iter().filter_map(journal_of));
+        let low = self.bounds(&all, Offset::Beginning)?;
+        let high = self.bounds(&all, Offset::End)?;
+        let mut found = Vec::with_capacity(asked.len());
+        for request in asked {
+            let mut facts = Vec::with_capacity(request.inputs.len());
+            for tp in &request.inputs {
+                let element = committed.find_partition(&tp.topic, tp.partition);
+                if let Some(element) = &element {
+                    element.error()?;
+                }
+                let committed = match element.map(|element| element.offset()) {
+                    Some(Offset::Offset(offset)) => Some(offset),
+                    _ => None,
+                };
+                let (low, high) = (offset_in(&low, tp)?, offset_in(&high, tp)?);
+                facts.push(InputFacts { tp: tp.clone(), committed, low, high });
+            }
+            let journal = match journal_of(request) {
+                // Blocks that retention has deleted hold nothing that is still needed.
+                Some(tp) => {
+                    (request.journal_from.max(offset_in(&low, &tp)?), offset_in(&high, &tp)?)
+                }
+                None => (0, 0),
+            };
+            found.push((facts, journal));
+        }
+        Ok(found)
+    }
+
+    /// The first or the next offset of each partition. In the protocol these are the offsets of two special
+    /// times (ListOffsets: -2 and -1), so one call asks for all of them.
+    fn bounds(
+        &self,
+        tps: &[TopicPartition],
+        which: Offset,
+    ) -> Result<TopicPartitionList, KafkaError> {
+        let mut times = list(tps);
+        times.set_all_offsets(which)?;
+        self.uncommitted.offsets_for_times(times, REQUEST_TIMEOUT)
     }
 
     /// Reads on, and reports every lane that is done. `None` when nobody listens.
@@ -281,6 +314,15 @@ impl Opener {
         let journal = self.journal.as_ref().map(|_| JournalFacts { high: end });
         let facts = Ok(LaneFacts { inputs, journal });
         answers.send(Opening::Opened { lane, epoch, facts }).ok()
+    }
+}
+
+/// The offset of a partition in a list of answers, all of which are needed.
+fn offset_in(answers: &TopicPartitionList, tp: &TopicPartition) -> Result<i64, KafkaError> {
+    let element = answers.find_partition(&tp.topic, tp.partition);
+    match element.map(|element| element.error().map(|()| element.offset())).transpose()? {
+        Some(Offset::Offset(offset)) => Ok(offset),
+        _ => Err(KafkaError::OffsetFetch(RDKafkaErrorCode::NoOffset)),
     }
 }
 

@@ -193,8 +193,8 @@ impl<L: Local> World<L> {
             processed_topic: "processed".into(),
             failed_topic: "failed".into(),
             routes: vec![],
-            processed: Encoder::new(RecordKind::ProcessedEvent as u32).unwrap(),
-            failed: Encoder::new(RecordKind::FailedEvent as u32).unwrap(),
+            processed: Encoder::new(RecordKind::ProcessedEvent as u32),
+            failed: Encoder::new(RecordKind::FailedEvent as u32),
             trace: |_, _| None,
         };
         World {
@@ -202,8 +202,8 @@ impl<L: Local> World<L> {
             rules: Arc::new(rules),
             store,
             emitter: Arc::new(emitter),
-            raw_encoder: Encoder::new(RecordKind::RawWebhook as u32).unwrap(),
-            failed_encoder: Encoder::new(RecordKind::FailedEvent as u32).unwrap(),
+            raw_encoder: Encoder::new(RecordKind::RawWebhook as u32),
+            failed_encoder: Encoder::new(RecordKind::FailedEvent as u32),
             keys: (0..setting.keys).map(|n| format!("{n}")).collect(),
             fails: HashMap::new(),
             sent: 0,
@@ -252,7 +252,7 @@ impl<L: Local> World<L> {
         let value = if garbage {
             if rng.random_bool(0.5) { None } else { Some(b"garbage".to_vec()) }
         } else {
-            Some(self.raw_encoder.encode(&raw).unwrap())
+            Some(self.raw_encoder.encode(&raw))
         };
         let record =
             Stored { key: Some(event_key.clone().into()), value, timestamp: now, headers: vec![] };
@@ -295,7 +295,7 @@ impl<L: Local> World<L> {
         self.fails.insert(event.event_key.clone(), 0);
         // Sometimes two operators at once.
         for _ in 0..rng.random_range(1..3) {
-            let value = Some(self.failed_encoder.encode(&event).unwrap());
+            let value = Some(self.failed_encoder.encode(&event));
             let record =
                 Stored { key: event.raw_key.clone(), value, timestamp: now, headers: vec![] };
             cluster.append(&tp("due", event.raw_partition), record);

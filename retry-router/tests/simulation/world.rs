@@ -111,12 +111,12 @@ impl World {
             topics: Topics::new(settings, tiers(&TIERS)).unwrap(),
             group: "g".into(),
             ladders: HashMap::from([(OWN_SOURCE.into(), tiers(&OWN_LADDER))]),
-            letters: Encoder::new(RecordKind::DeadLetter as u32).unwrap(),
+            letters: Encoder::new(RecordKind::DeadLetter as u32),
         };
         World {
             rules: Arc::new(rules),
             store,
-            encoder: Encoder::new(RecordKind::FailedEvent as u32).unwrap(),
+            encoder: Encoder::new(RecordKind::FailedEvent as u32),
             early,
             sent: 0,
             due_read: BTreeMap::new(),
@@ -192,7 +192,7 @@ impl World {
     fn stored(&self, event: &FailedEvent, now: i64) -> Stored {
         Stored {
             key: event.raw_key.clone(),
-            value: Some(self.encoder.encode(event).unwrap()),
+            value: Some(self.encoder.encode(event)),
             timestamp: now,
             headers: Vec::new(),
         }

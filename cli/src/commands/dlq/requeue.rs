@@ -234,7 +234,7 @@ impl Requeue {
             return self.report.failed(position, event_key, problem);
         }
         let event = letter.exhume();
-        let value = self.encoder.encode(&event)?;
+        let value = self.encoder.encode(&event);
         let attempt = event.attempt.to_string();
         let mut out: Vec<(&str, &[u8])> = vec![("content-type", b"application/avro")];
         out.extend(
