@@ -179,8 +179,10 @@ impl Opener {
         };
         let mut all = inputs;
         all.extend(asked.iter().filter_map(journal_of));
-        let low = self.bounds(&all, Offset::Beginning)?;
-        let high = self.bounds(&all, Offset::End)?;
+        // Asked through the client that will read the journal, which so learns of its topic. Assigned a topic that
+        // it has not heard of, librdkafka waits for a timer that looks for such topics once a second.
+        let low = bounds(&self.stable, &all, Offset::Beginning)?;
+        let high = bounds(&self.uncommitted, &all, Offset::End)?;
         let mut found = Vec::with_capacity(asked.len());
         for request in asked {
             let mut facts = Vec::with_capacity(request.inputs.len());
@@ -206,18 +208,6 @@ impl Opener {
             found.push((facts, journal));
         }
         Ok(found)
-    }
-
-    /// The first or the next offset of each partition. In the protocol these are the offsets of two special
-    /// times (ListOffsets: -2 and -1), so one call asks for all of them.
-    fn bounds(
-        &self,
-        tps: &[TopicPartition],
-        which: Offset,
-    ) -> Result<TopicPartitionList, KafkaError> {
-        let mut times = list(tps);
-        times.set_all_offsets(which)?;
-        self.uncommitted.offsets_for_times(times, REQUEST_TIMEOUT)
     }
 
     /// Reads on, and reports every lane that is done. `None` when nobody listens.
@@ -315,6 +305,18 @@ impl Opener {
         let facts = Ok(LaneFacts { inputs, journal });
         answers.send(Opening::Opened { lane, epoch, facts }).ok()
     }
+}
+
+/// The first or the next offset of each partition. In the protocol these are the offsets of two special
+/// times (ListOffsets: -2 and -1), so one call asks for all of them.
+fn bounds(
+    client: &BaseConsumer<Events>,
+    tps: &[TopicPartition],
+    which: Offset,
+) -> Result<TopicPartitionList, KafkaError> {
+    let mut times = list(tps);
+    times.set_all_offsets(which)?;
+    client.offsets_for_times(times, REQUEST_TIMEOUT)
 }
 
 /// The offset of a partition in a list of answers, all of which are needed.
