@@ -1,7 +1,8 @@
-//! The harness can see: planted mistakes must be found, and without them there must be nothing to find.
+//! A short run of every fault, which must find nothing; and the proof that the harness can see: planted mistakes
+//! must be found, and without them there must be nothing to find.
 //!
-//! A test of its own binary and runner (see `scripts/test`): each run needs the machine to itself. Runs with
-//! random faults are `make chaos`.
+//! A test of its own binary and runner (see `scripts/test`): each run needs the machine to itself. Longer runs are
+//! `make chaos`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 use std::{
@@ -11,14 +12,19 @@ use std::{
 
 use sluice_chaos::{
     report::{Outcome, Report},
-    run::{RunOptions, Schedule, Watcher, run},
+    run::{Quotas, RunOptions, Schedule, Watcher, run},
     site::{Site, SiteOptions},
 };
 use sluice_dev_stack::Progress;
-use sluice_service::faults::Mutation;
+use sluice_service::faults::{CrashPoint, Mutation};
 
+/// Most time for the faults of the short run, which ends as soon as enough of all kinds has happened.
+const SHORT: Duration = Duration::from_secs(480);
 /// Time for the faults of a control.
 const CONTROL: Duration = Duration::from_secs(25);
+
+/// Only one run at a time.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A line now and then.
 #[derive(Default)]
@@ -34,11 +40,11 @@ impl Watcher for Lines {
     }
 }
 
-async fn site() -> Arc<Site> {
+async fn site(brokers: u16) -> Arc<Site> {
     let site = Site::start(SiteOptions {
-        brokers: 1,
+        brokers,
         proxy: true,
-        small_disk: false,
+        small_disk: brokers > 1,
         heap_mb: 256,
         progress: Progress::Silent,
     });
@@ -58,9 +64,44 @@ fn total(report: &Report, kind: &str) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_short_run_of_every_fault_loses_and_doubles_nothing() {
+    let _turn = TURN.lock().await;
+    let options = RunOptions {
+        quotas: Some(Quotas::SHORT),
+        pause: Duration::from_millis(600),
+        bulk: 2_000,
+        ..RunOptions::new(seed(), SHORT)
+    };
+    let mut site = site(3).await;
+    let report = run(&site, &options, &Lines::default()).await.unwrap();
+    eprintln!("{}", report.text());
+    if report.outcome() != Outcome::Clean {
+        Arc::get_mut(&mut site).unwrap().keep();
+    }
+    let folder = site.folder().to_owned();
+    Arc::into_inner(site).unwrap().stop().await;
+
+    assert_eq!(report.wrongs().map(|(_, count)| count), [0; 8], "logs: {}", folder.display());
+    assert_eq!(report.invalid, Vec::<String>::new());
+    assert!(report.acknowledged >= 200_000);
+    assert!(report.kills >= 60);
+    assert!(total(&report, "zombie pause") >= 20);
+    assert!(total(&report, "broker kill") >= 10);
+    assert!(report.proxied >= 200);
+    for point in CrashPoint::ALL {
+        assert!(total(&report, &format!("crash {}", point.name())) > 0, "{point}");
+    }
+    // The controls of the judge: it had something to judge.
+    assert!(report.duplicates_sent > 0 && report.stored > report.events);
+    assert!(report.processed > 0 && report.dead_letters > 0);
+    assert!(report.retries_judged > 0 && report.order_judged > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn planted_mistakes_are_found_and_without_them_there_is_nothing_to_find() {
+    let _turn = TURN.lock().await;
     let seed = seed();
-    let site = site().await;
+    let site = site(1).await;
     let mistakes = [
         None,
         Some(Mutation::NoDedup),
