@@ -111,7 +111,7 @@ pub struct RunOptions {
     pub bulk: u32,
     /// Longest pause between the beginnings of two faults.
     pub pause: Duration,
-    /// Longest wait for the pipeline to be drained.
+    /// Longest time without progress while the pipeline is drained.
     pub settle: Duration,
     /// Whether brokers are started again before the others have missed them.
     pub hasty: bool,
@@ -130,7 +130,7 @@ impl RunOptions {
             rate: 0,
             bulk: 500,
             pause: Duration::from_millis(1500),
-            settle: Duration::from_secs(180),
+            settle: Duration::from_secs(60),
             hasty: false,
         }
     }

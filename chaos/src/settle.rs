@@ -77,7 +77,8 @@ impl Topics {
 /// What is pending, by topic; empty when nothing is.
 pub type Pending = BTreeMap<String, u64>;
 
-/// Waits until nothing is pending, or the limit has passed; what is pending then.
+/// Waits until nothing is pending, or no topic has grown for as long as the limit; what is pending then. A long run
+/// leaves a backlog that takes its time.
 pub async fn drained(
     cluster: &Cluster,
     topics: &Topics,
@@ -90,10 +91,13 @@ pub async fn drained(
 }
 
 fn wait(cluster: &Cluster, topics: &Topics, limit: Duration) -> Pending {
-    let begun = Instant::now();
     let ends = consumer(cluster, None, Isolation::Uncommitted);
+    let (mut known, mut grown) = (None, Instant::now());
     loop {
         let before = all_ends(&ends, topics);
+        if before != known {
+            (known, grown) = (before.clone(), Instant::now());
+        }
         let pending = look(cluster, topics);
         // An error is no answer, and a change in between is none either.
         if let (Ok(pending), Some(before)) = (&pending, before)
@@ -102,7 +106,7 @@ fn wait(cluster: &Cluster, topics: &Topics, limit: Duration) -> Pending {
         {
             return Pending::new();
         }
-        if begun.elapsed() > limit {
+        if grown.elapsed() > limit {
             return pending.unwrap_or_else(|error| Pending::from([(error, 1)]));
         }
         std::thread::sleep(PAUSE);
