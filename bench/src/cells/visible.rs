@@ -68,7 +68,9 @@ impl<'a> Both<'a> {
         let events = Events::new(tag, BODY)?;
         let timeline = Arc::new(Timeline::new(count));
         let watch = Watch::start(self.lab, &self.pipeline.topic("processed"), &events, &timeline)?;
-        open::run(self.address, &http::singles(events), rate, CONNECTIONS, &timeline)?;
+        // Each is needed about once a second at the least: the gateway closes one that stays without a request for 5 s.
+        let connections = (rate as usize).clamp(1, CONNECTIONS);
+        open::run(self.address, &http::singles(events), rate, connections, &timeline)?;
         watch.finish(u64::try_from(count)?)?;
         Ok(timeline)
     }
