@@ -245,7 +245,7 @@ impl Plan {
         let slot = self.slot(&[Gateway, Processor, RetryRouter]);
         let asleep = self.millis(200, 3_000);
         deck.push(Fault::Pause(slot, asleep));
-        for _ in 0..3 {
+        for _ in 0..4 {
             let (broker, away) = (self.broker(), self.millis(500, 5_000));
             deck.push(Fault::BrokerKill(broker, away));
         }

@@ -19,7 +19,7 @@ use sluice_dev_stack::Progress;
 use sluice_service::faults::{CrashPoint, Mutation};
 
 /// Most time for the faults of the short run, which ends as soon as enough of all kinds has happened.
-const SHORT: Duration = Duration::from_secs(480);
+const SHORT: Duration = Duration::from_secs(510);
 /// Time for the faults of a control.
 const CONTROL: Duration = Duration::from_secs(25);
 
