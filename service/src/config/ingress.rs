@@ -54,7 +54,7 @@ pub struct GatewayConfig {
     /// Size of the local send queue; when it is full the answer is 503. Default 32MiB.
     pub queue_max_bytes: ByteSize,
     /// How long a record waits for company before it is sent. Default 1ms: without any, librdkafka's thread
-    /// spins under load, which costs more throughput than the millisecond costs latency (docs/performance.md).
+    /// spins under load, which can halve the throughput (docs/performance.md).
     #[serde(with = "units::duration")]
     pub linger: Duration,
 }
