@@ -27,7 +27,7 @@ use opentelemetry::{
 use sluice_kafka::{
     role::{self, WorkerReadiness},
     settings,
-    worker::{Host, MachineSettings, Report, Subscription, WorkerOptions},
+    worker::{BUFFER_BYTES, Host, MachineSettings, Report, Subscription, WorkerOptions},
 };
 use sluice_providers::{check_fetching, normaliser};
 use sluice_schemas::{Registry, SchemaStore};
@@ -152,6 +152,7 @@ fn options(
             max_batch: processor.max_batch as usize,
             max_batch_time: millis(processor.max_batch_time),
             look_ahead: processor.max_batch as usize,
+            buffer_bytes: BUFFER_BYTES,
         },
     }
 }

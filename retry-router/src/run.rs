@@ -11,7 +11,7 @@ use sluice_kafka::{
     role::{self, WorkerReadiness},
     settings,
     topics::Tier,
-    worker::{Host, MachineSettings, Report, Subscription, WorkerOptions},
+    worker::{BUFFER_BYTES, Host, MachineSettings, Report, Subscription, WorkerOptions},
 };
 use sluice_schemas::{DeadReason, Registry, SchemaStore};
 use sluice_service::{config::Config, health::Health, shutdown::Shutdown};
@@ -70,6 +70,7 @@ pub async fn run(config: Arc<Config>, health: Health, shutdown: Shutdown) -> any
                     max_batch: retry.max_batch as usize,
                     max_batch_time: i64::try_from(retry.max_batch_time.as_millis()).unwrap_or(0),
                     look_ahead: retry.look_ahead as usize,
+                    buffer_bytes: BUFFER_BYTES,
                 },
             };
             let host = RouterHost {

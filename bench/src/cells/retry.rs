@@ -111,7 +111,8 @@ fn fill(
     let encoder =
         lab.runtime.block_on(registry.encoder::<FailedEvent>(&store, &subject(&topic)))?;
     let events = Events::new("r", BODY)?;
-    let mut sender = Sender::as_worker(lab)?;
+    // What a transaction of the router's writes to one partition at the most.
+    let mut sender = Sender::as_worker(lab, "5000")?;
     let now = now_ms();
     let partitions = u64::from(pipeline.setup.partitions);
     let mut body = Vec::new();

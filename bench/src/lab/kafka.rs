@@ -74,14 +74,15 @@ impl Sender {
         Sender::new(&lab.client().publisher_config(&PublisherOptions::default()))
     }
 
-    /// With the settings of a worker that matter for speed, without transactions.
+    /// With the settings of a worker that matter for speed, without transactions; at most so many `records` to a
+    /// batch.
     ///
     /// # Errors
     /// The client cannot be made.
-    pub fn as_worker(lab: &Lab) -> anyhow::Result<Sender> {
+    pub fn as_worker(lab: &Lab, records: &str) -> anyhow::Result<Sender> {
         let mut config = lab.client().publisher_config(&PublisherOptions::default());
         for (name, value) in [
-            ("batch.num.messages", "100000"),
+            ("batch.num.messages", records),
             ("batch.size", "15000000"),
             ("linger.ms", "50"),
             ("message.timeout.ms", "30000"),
@@ -209,7 +210,7 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<i32> {
 /// The broker fails, or the topic has fewer records.
 pub fn copy(lab: &Lab, from: &str, to: &str, count: u64) -> anyhow::Result<f64> {
     let consumer = reader(lab, from, Offset::Beginning)?;
-    let mut sender = Sender::as_worker(lab)?;
+    let mut sender = Sender::as_worker(lab, "100000")?;
     let mut begun = None;
     for _ in 0..count {
         let Some(message) = consumer.poll(NEXT) else {

@@ -17,6 +17,7 @@ use sluice_service::faults::{CrashPoint, crash_point};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, PoisonError},
+    time::Duration,
 };
 
 /// What the callback saw.
@@ -25,6 +26,9 @@ pub(super) enum Rebalanced {
     Assigned(Vec<TopicPartition>),
     Revoked(Vec<TopicPartition>),
 }
+
+/// How long a worker waits for an answer that it does not want.
+const WAKE_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Inputs of the lane of a subscribed partition.
 pub(super) type InputsOf = Box<dyn Fn(&TopicPartition) -> Vec<TopicPartition> + Send + Sync>;
@@ -71,6 +75,21 @@ impl WorkerContext {
         consumer.incremental_assign(&starts_at)?;
         self.lock().fetched.extend(starts.iter().map(|(tp, _)| tp.clone()));
         Ok(())
+    }
+
+    /// Has the client look again at what it may fetch. When a partition is resumed, by us or by the client itself
+    /// after a rebalance, librdkafka does not wake the thread of its broker: one that has nothing else to fetch
+    /// sleeps on for up to a second. A request on its connection wakes it, and so does the answer, which is not
+    /// wanted and not waited for.
+    pub fn wake_fetchers(&self, consumer: &BaseConsumer<Self>) {
+        let fetched: Vec<_> = self.lock().fetched.iter().cloned().collect();
+        if fetched.is_empty() {
+            return;
+        }
+        let mut times = list(&fetched);
+        if times.set_all_offsets(Offset::End).is_ok() {
+            consumer.offsets_for_times(times, WAKE_TIMEOUT).ok();
+        }
     }
 
     /// Stops fetching whichever of these are fetched.

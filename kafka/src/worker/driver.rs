@@ -363,6 +363,7 @@ where
             if !rebalanced.is_empty() {
                 self.polled(std::mem::take(&mut records), false);
                 self.rebalanced(rebalanced);
+                self.consumer.context().wake_fetchers(&self.consumer);
             }
             match polled {
                 None => {
@@ -428,7 +429,10 @@ where
             Action::Unassign(tps) => self.consumer_call(|c| c.context().unassign(c, &tps))?,
             Action::Assign(starts) => self.consumer_call(|c| c.context().assign(c, &starts))?,
             Action::Pause(tps) => self.consumer_call(|c| c.pause(&list(&tps)))?,
-            Action::Resume(tps) => self.consumer_call(|c| c.resume(&list(&tps)))?,
+            Action::Resume(tps) => {
+                self.consumer_call(|c| c.resume(&list(&tps)))?;
+                self.consumer.context().wake_fetchers(&self.consumer);
+            }
             Action::Run { ticket, jobs } => self.start_jobs(ticket, jobs),
             Action::Begin => {
                 self.begun = Instant::now();

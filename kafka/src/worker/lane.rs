@@ -46,23 +46,27 @@ impl Input {
         Some(record)
     }
 
+    /// How many records at the head are `ready`; counts no further than `limit`.
+    pub fn ready(&self, limit: usize, ready: impl Fn(&Record) -> bool) -> usize {
+        self.buffer.iter().take(limit).take_while(|record| ready(record)).count()
+    }
+
     /// Gives a record back that was taken last.
     pub fn unpop(&mut self, record: Record) {
         self.bytes += record.size();
         self.buffer.push_front(record);
     }
 
-    /// Whether to stop fetching: more than `soft` records behind a head that is not due, four times as
-    /// many behind one that is.
-    pub fn is_full(&self, soft: usize, due: bool) -> bool {
-        let held = self.buffer.len();
-        held >= 4 * soft || (held >= soft && !due) || self.bytes >= MAX_BUFFERED_BYTES
+    /// Whether to stop fetching: `look_ahead` records are held, and this input's share of the worker's bytes.
+    pub fn is_full(&self, look_ahead: usize, share: usize) -> bool {
+        (self.buffer.len() >= look_ahead && self.bytes >= share) || self.bytes >= MAX_BUFFERED_BYTES
     }
 
-    /// Whether to go on fetching; well below full, so that it does not flutter.
-    pub fn has_room(&self, soft: usize, due: bool) -> bool {
-        let held = self.buffer.len();
-        (held < soft.div_ceil(2) || (due && held < soft)) && self.bytes < MAX_BUFFERED_BYTES / 2
+    /// Whether to go on fetching: half of that is left, so that it does not flutter, and is not empty before more is
+    /// there.
+    pub fn has_room(&self, look_ahead: usize, share: usize) -> bool {
+        (self.buffer.len() < look_ahead.div_ceil(2) || self.bytes < share / 2)
+            && self.bytes < MAX_BUFFERED_BYTES / 2
     }
 
     pub fn clear(&mut self) {

@@ -9,9 +9,8 @@
 //!     └───────────────────────────┴─────────────────── open the lanes anew ◀────┴────────┘
 //! ```
 //!
-//! Bounds: one batch in flight; per input at most four times `look_ahead` records or
-//! `MAX_BUFFERED_BYTES` before it is paused; a batch of at most `max_batch` records or
-//! `MAX_BATCH_BYTES`.
+//! Bounds: one batch in flight; an input is paused when it holds `look_ahead` records and an equal share of
+//! `buffer_bytes`, or `MAX_BUFFERED_BYTES`; a batch of at most `max_batch` records or `MAX_BATCH_BYTES`.
 
 use super::{
     lane::{self, Input, Lane},
@@ -36,8 +35,11 @@ pub struct MachineSettings {
     pub max_batch: usize,
     /// How long records may wait for a fuller batch while there is lag, ms.
     pub max_batch_time: i64,
-    /// Records buffered per input while its head is not due; four times as many when it is.
+    /// Records that every input may buffer.
     pub look_ahead: usize,
+    /// Bytes that all inputs together may buffer beyond that. Pausing throws away what was fetched, and whole batches
+    /// are fetched: the fewer records of them are kept, the more often they are fetched again.
+    pub buffer_bytes: usize,
 }
 
 /// What is being committed.
@@ -207,7 +209,9 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             Event::Journal { lane, epoch, records } => self.journal(&lane, epoch, &records),
             Event::Opened { lane, epoch, facts } => self.opened(&lane, epoch, facts),
             Event::Answered { ticket, answers } => self.answered(ticket, answers, now),
-            Event::Done(outcome) => self.done(outcome, now),
+            // Nothing is begun before the next poll: where records become due all the time, transaction would follow
+            // transaction, and what lies behind those of one partition would never be read.
+            Event::Done(outcome) => return self.done(outcome, now),
             Event::ConsumerFailed(why) => self.exit(ExitReason::Fatal(why)),
             Event::Tick => {}
         }
@@ -318,7 +322,8 @@ impl<L: Logic, G: Clone> Machine<L, G> {
     }
 
     fn polled(&mut self, records: Vec<Record>, group: Option<G>, drained: bool, now: i64) {
-        self.drained = drained;
+        // What is fetched ahead of its time is no lag: what is due need not wait for it.
+        self.drained = drained || !records.iter().any(|record| self.logic.ready_at(record) <= now);
         if self.group.is_none()
             || (!records.is_empty()
                 && self.buffered() == 0
@@ -337,17 +342,19 @@ impl<L: Logic, G: Clone> Machine<L, G> {
                 None => run.for_each(drop),
             }
         }
-        self.regulate(now);
+        self.regulate();
     }
 
     /// Back-pressure: pauses what is full and resumes what has room.
-    fn regulate(&mut self, now: i64) {
-        let soft = self.settings.look_ahead;
+    fn regulate(&mut self) {
+        let look_ahead = self.settings.look_ahead;
+        let filled = self.inputs().filter(|input| !input.buffer.is_empty()).count();
+        let share = self.settings.buffer_bytes / filled.max(1);
         let (mut pause, mut resume) = (Vec::new(), Vec::new());
         for lane in self.lanes.values_mut().filter(|lane| lane.open) {
             for input in &mut lane.inputs {
-                let due = input.buffer.front().is_none_or(|head| self.logic.ready_at(head) <= now);
-                let (full, room) = (input.is_full(soft, due), input.has_room(soft, due));
+                let (full, room) =
+                    (input.is_full(look_ahead, share), input.has_room(look_ahead, share));
                 if full && !input.paused {
                     input.paused = true;
                     pause.push(input.tp.clone());
@@ -371,15 +378,14 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         if !matches!(self.phase, Phase::Collecting) {
             return;
         }
-        let ready = self
-            .inputs()
-            .any(|input| input.buffer.front().is_some_and(|head| self.logic.ready_at(head) <= now));
-        if !ready {
+        let is_ready = |record: &Record| self.logic.ready_at(record) <= now;
+        let ready: usize = self.inputs().map(|input| input.ready(self.batch_limit, is_ready)).sum();
+        if ready == 0 {
             self.waiting_since = None;
-            return self.regulate(now);
+            return self.regulate();
         }
         let since = *self.waiting_since.get_or_insert(now);
-        let full = self.buffered() >= self.batch_limit;
+        let full = ready >= self.batch_limit;
         if !(self.drained || full || now - since >= self.settings.max_batch_time) {
             return;
         }
@@ -390,7 +396,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
         };
         self.waiting_since = None;
         let (records, flight) = self.take_batch(group, now);
-        self.regulate(now);
+        self.regulate();
         self.plan(records, flight, now);
     }
 

@@ -13,7 +13,7 @@ mod transactions;
 use super::*;
 
 const SETTINGS: MachineSettings =
-    MachineSettings { max_batch: 4, max_batch_time: 50, look_ahead: 4 };
+    MachineSettings { max_batch: 4, max_batch_time: 50, look_ahead: 4, buffer_bytes: 64 * 128 };
 
 /// A record is ready at its timestamp, and becomes one output that names it.
 #[derive(Default)]
@@ -198,6 +198,7 @@ impl Bench {
 
     /// Carries a transaction to its end; what it produced.
     fn commits(&mut self) -> String {
+        self.tick(0);
         assert_eq!(self.wants().pop().as_deref(), Some("begin"));
         self.done();
         let produced = self.wants().join("; ");

@@ -44,7 +44,7 @@ pub mod watchdog;
 pub use driver::run;
 pub use logic::{Logic, Planned, Refusal, start_offset};
 pub use machine::{Machine, MachineSettings};
-pub use options::{Host, Report, Subscription, WorkerOptions};
+pub use options::{BUFFER_BYTES, Host, Report, Subscription, WorkerOptions};
 pub use types::{
     Action, Event, ExitReason, InputFacts, JournalFacts, JournalRecord, KEPT_HEADERS, LaneFacts,
     Output, Record, TopicPartition, TxnError,

@@ -5,6 +5,10 @@ use crate::client::ClientSettings;
 use futures::future::BoxFuture;
 use std::time::Duration;
 
+/// What a worker's inputs may buffer together beyond their look-ahead, bytes
+/// ([`MachineSettings::buffer_bytes`]).
+pub const BUFFER_BYTES: usize = 64 << 20;
+
 /// What a worker reads.
 #[derive(Debug, Clone)]
 pub enum Subscription {

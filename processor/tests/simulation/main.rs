@@ -74,7 +74,12 @@ fn scenario(seed: u64, defects: Defects, apply_early: bool) -> (Plan, Setting) {
         fault_percent: if zombies { 2 } else { [25, 6, 6, 6][of(4, 2) as usize] },
         pace: if zombies { Pace::ZOMBIES } else { Pace::MIXED },
         defects,
-        settings: MachineSettings { max_batch: 8, max_batch_time: 50, look_ahead: 6 },
+        settings: MachineSettings {
+            max_batch: 8,
+            max_batch_time: 50,
+            look_ahead: 6,
+            buffer_bytes: 0,
+        },
     };
     (plan, setting)
 }

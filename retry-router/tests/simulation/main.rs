@@ -59,7 +59,12 @@ fn run(seed: u64, mistakes: Mistakes) -> Result<Tally, String> {
         // Resetting the router's own offsets is no operation that is offered.
         pace: Pace { replay: 0, crash: 5, ..base },
         defects: mistakes.cluster,
-        settings: MachineSettings { max_batch: 8, max_batch_time: 50, look_ahead: 4 },
+        settings: MachineSettings {
+            max_batch: 8,
+            max_batch_time: 50,
+            look_ahead: 4,
+            buffer_bytes: 0,
+        },
     };
     let mut harness = Harness::new(plan, world);
     match harness.run().and_then(|()| invariants::check(&harness.workload, &harness.cluster)) {

@@ -136,7 +136,7 @@ pub struct RetryConfig {
     /// Delays before each further attempt, strictly increasing, 1 to 16 of them. Default 1m 2m 4m 8m 16m 32m.
     #[serde(with = "units::duration_list")]
     pub tiers: Vec<Duration>,
-    /// Most records held per partition of a tier while they wait. Default 1000.
+    /// Records of a tier's partition that are held while they wait; more as long as all of a worker's fit 64 MiB. Default 1000.
     pub look_ahead: u32,
     /// Most records of one transaction. Default 5000.
     pub max_batch: u32,

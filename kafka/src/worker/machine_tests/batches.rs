@@ -126,3 +126,30 @@ fn the_snapshot_is_that_of_the_first_poll_not_of_a_later_one() {
     bench.done();
     bench.transacts("offsets raw[0]=2 of generation 5");
 }
+
+#[test]
+fn a_transaction_follows_a_poll_and_not_another_transaction() {
+    let later = |offset| Record { timestamp: 1000 + offset, ..record("raw", 0, offset) };
+    let mut bench = Bench::open(1);
+    bench.poll((0..4).map(later).collect());
+    assert_eq!(bench.commits(), "produce raw[0]@0");
+    bench.now += 1;
+    // The next record is due. But were it taken at once, there would always be a next one.
+    assert!(bench.wants().is_empty());
+    assert!(bench.machine.may_poll());
+    bench.poll(Vec::new());
+    assert_eq!(bench.commits(), "produce raw[0]@1");
+}
+
+#[test]
+fn what_is_due_does_not_wait_for_what_is_fetched_ahead_of_its_time() {
+    let later = |offset, at| Record { timestamp: at, ..record("raw", 0, offset) };
+    let polled = |records| Event::Polled { records, group: Some(1), drained: false };
+    let mut bench = Bench::open(1);
+    // Lag: a fuller batch is worth waiting for.
+    bench.tell(polled(vec![later(0, 0)]));
+    assert!(bench.wants().is_empty());
+    // Look-ahead, of which there is always more, and which fills no batch.
+    bench.tell(polled((1..9).map(|offset| later(offset, 5000)).collect()));
+    assert_eq!(bench.commits(), "produce raw[0]@0");
+}

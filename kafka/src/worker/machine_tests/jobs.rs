@@ -85,6 +85,7 @@ fn batches_shrink_while_jobs_are_slow_and_grow_again() {
         bench.poll(records("raw", 0, first..first + 8));
         let mut left = 8;
         while left > 0 {
+            bench.tick(0);
             let wants = bench.wants();
             let size = wants[0].matches('@').count();
             assert!(wants[0].starts_with("run"), "{wants:?}");
