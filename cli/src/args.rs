@@ -164,6 +164,12 @@ mod tests {
     }
 
     #[test]
+    fn the_version_tells_a_build_that_can_be_told_to_fail() {
+        use sluice_service::faults::{BUILT_IN, MARK};
+        assert_eq!(VERSION.contains(MARK), BUILT_IN);
+    }
+
+    #[test]
     fn the_definition_is_consistent() {
         Cli::command().debug_assert();
     }

@@ -25,6 +25,9 @@ pub use armed::{
     CLOCK_OFFSET_MS, CRASH, MUTATION, clock_offset_ms, crash_point, mutated, reached_line, start,
 };
 
+/// Words by which `sluice --version` tells such a build.
+pub const MARK: &str = "fault injection";
+
 /// Whether this build can be told to fail.
 pub const BUILT_IN: bool = cfg!(feature = "fault-injection");
 

@@ -27,6 +27,7 @@ use nix::{
 use sluice_dev_stack::{Progress, Stack, StackOptions};
 use sluice_kafka::client::ClientSettings;
 use sluice_schemas::registry::RegistryOptions;
+use sluice_service::faults;
 use tempfile::TempDir;
 use tokio::{
     runtime::Runtime,
@@ -79,7 +80,7 @@ impl Lab {
         let version = Command::new(&sluice).arg("--version").output();
         let version = version.with_context(|| format!("running {}", sluice.display()))?;
         ensure!(
-            !String::from_utf8_lossy(&version.stdout).contains("fault injection"),
+            !String::from_utf8_lossy(&version.stdout).contains(faults::MARK),
             "{} was built for fault injection, as all builds of the whole workspace are: build it with `cargo build --release -p sluice`",
             sluice.display()
         );

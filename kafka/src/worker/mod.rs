@@ -22,7 +22,7 @@
 //! * [`types`]: records, outputs, events, actions, outcomes.
 //! * [`logic`]: the trait that the roles implement; [`options`]: what a role gives, and what it is told.
 //! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
-//! * [`driver`], `context`, `restore`, `orphans`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
+//! * [`driver`], `start`, `context`, `restore`, `orphans`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
 //!   `mutated` the deliberate mistakes of test builds.
 
 mod context;
@@ -38,6 +38,7 @@ pub mod options;
 mod orphans;
 mod producer;
 mod restore;
+mod start;
 pub mod types;
 pub mod watchdog;
 
