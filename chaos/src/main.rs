@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sluice_chaos::{
@@ -17,7 +17,7 @@ use sluice_chaos::{
     site::{Site, SiteOptions},
 };
 use sluice_dev_stack::Progress;
-use sluice_service::faults::Mutation;
+use sluice_service::{faults::Mutation, shutdown::Shutdown};
 
 /// Pause between two lines of progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -130,7 +130,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error.into()),
     };
-    let outcome = runtime.block_on(execute(args));
+    let outcome = runtime.block_on(until_interrupted(args));
     runtime.shutdown_timeout(Duration::from_secs(5));
     match outcome {
         Ok(Outcome::Clean) => ExitCode::SUCCESS,
@@ -143,6 +143,15 @@ fn main() -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "error: {error:#}");
     ExitCode::from(INVALID)
+}
+
+/// The run; told to end it ends every process that it has started, and unmounts its disk.
+async fn until_interrupted(args: Args) -> anyhow::Result<Outcome> {
+    let shutdown = Shutdown::from_signals()?;
+    tokio::select! {
+        outcome = execute(args) => outcome,
+        () = shutdown.requested() => bail!("interrupted: nothing was judged"),
+    }
 }
 
 async fn execute(args: Args) -> anyhow::Result<Outcome> {

@@ -67,7 +67,7 @@ pub fn fill(
         }
         false => sluice_schemas::Encoder::new(1),
     };
-    let mut sender = Sender::as_worker(lab, "100000")?;
+    let mut sender = Sender::as_worker(lab, 100_000)?;
     let now = now_ms();
     for number in numbers {
         let value = encoder.encode(&events.raw(number, now));

@@ -112,7 +112,7 @@ fn fill(
         lab.runtime.block_on(registry.encoder::<FailedEvent>(&store, &subject(&topic)))?;
     let events = Events::new("r", BODY)?;
     // What a transaction of the router's writes to one partition at the most.
-    let mut sender = Sender::as_worker(lab, "5000")?;
+    let mut sender = Sender::as_worker(lab, 5_000)?;
     let now = now_ms();
     let partitions = u64::from(pipeline.setup.partitions);
     let mut body = Vec::new();

@@ -79,10 +79,10 @@ impl Sender {
     ///
     /// # Errors
     /// The client cannot be made.
-    pub fn as_worker(lab: &Lab, records: &str) -> anyhow::Result<Sender> {
+    pub fn as_worker(lab: &Lab, records: u32) -> anyhow::Result<Sender> {
         let mut config = lab.client().publisher_config(&PublisherOptions::default());
         for (name, value) in [
-            ("batch.num.messages", records),
+            ("batch.num.messages", records.to_string().as_str()),
             ("batch.size", "15000000"),
             ("linger.ms", "50"),
             ("message.timeout.ms", "30000"),
@@ -210,7 +210,7 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> anyhow::Result<i32> {
 /// The broker fails, or the topic has fewer records.
 pub fn copy(lab: &Lab, from: &str, to: &str, count: u64) -> anyhow::Result<f64> {
     let consumer = reader(lab, from, Offset::Beginning)?;
-    let mut sender = Sender::as_worker(lab, "100000")?;
+    let mut sender = Sender::as_worker(lab, 100_000)?;
     let mut begun = None;
     for _ in 0..count {
         let Some(message) = consumer.poll(NEXT) else {

@@ -17,7 +17,6 @@ use sluice_service::faults::{CrashPoint, crash_point};
 use std::{
     collections::BTreeSet,
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 /// What the callback saw.
@@ -26,9 +25,6 @@ pub(super) enum Rebalanced {
     Assigned(Vec<TopicPartition>),
     Revoked(Vec<TopicPartition>),
 }
-
-/// How long a worker waits for an answer that it does not want.
-const WAKE_TIMEOUT: Duration = Duration::from_millis(1);
 
 /// Inputs of the lane of a subscribed partition.
 pub(super) type InputsOf = Box<dyn Fn(&TopicPartition) -> Vec<TopicPartition> + Send + Sync>;
@@ -77,19 +73,11 @@ impl WorkerContext {
         Ok(())
     }
 
-    /// Has the client look again at what it may fetch. When a partition is resumed, by us or by the client itself
-    /// after a rebalance, librdkafka does not wake the thread of its broker: one that has nothing else to fetch
-    /// sleeps on for up to a second. A request on its connection wakes it, and so does the answer, which is not
-    /// wanted and not waited for.
-    pub fn wake_fetchers(&self, consumer: &BaseConsumer<Self>) {
+    /// The partitions that are fetched, each with its end for an offset; `None` when there are none.
+    pub fn fetched_ends(&self) -> Option<TopicPartitionList> {
         let fetched: Vec<_> = self.lock().fetched.iter().cloned().collect();
-        if fetched.is_empty() {
-            return;
-        }
-        let mut times = list(&fetched);
-        if times.set_all_offsets(Offset::End).is_ok() {
-            consumer.offsets_for_times(times, WAKE_TIMEOUT).ok();
-        }
+        let mut ends = list(&fetched);
+        (ends.count() > 0 && ends.set_all_offsets(Offset::End).is_ok()).then_some(ends)
     }
 
     /// Stops fetching whichever of these are fetched.

@@ -11,6 +11,7 @@ use super::{
     restore::{OpenRequest, Opening},
     start::{clock_offset, connect, lane_inputs, start_opener, start_watcher, subscribe},
     types::{Action, Event, ExitReason, KEPT_HEADERS, Record, TopicPartition, TxnError},
+    waker::Waker,
     watchdog::Watchdog,
 };
 use crate::client::{WorkerConsumerOptions, complain};
@@ -76,13 +77,16 @@ where
         session_timeout: options.session_timeout,
         transaction_timeout: options.transaction_timeout,
     };
-    let consumer: BaseConsumer<WorkerContext> = options
+    let consumer: Arc<BaseConsumer<WorkerContext>> = options
         .client
         .worker_consumer_config(&consumer_options)
         .map_err(|error| fatal("worker consumer", &error))?
         .create_with_context(WorkerContext::new(inputs))
+        .map(Arc::new)
         .map_err(|error| fatal("worker consumer", &error))?;
     subscribe(&consumer, options)?;
+    let waker =
+        Waker::start(&options.name, &consumer).map_err(|error| fatal("waker thread", &error))?;
 
     let (open_requests, requests) = channel();
     let (openings_in, openings) = sync_channel(OPENINGS);
@@ -97,6 +101,7 @@ where
         machine: Machine::new(logic, options.machine.clone()),
         host,
         consumer,
+        waker,
         clock_offset: clock_offset(options, &producer).unwrap_or(0),
         producer: Some(producer),
         open_requests,
@@ -119,7 +124,8 @@ struct Driver<'a, L: Logic, H> {
     options: &'a WorkerOptions,
     machine: Machine<L, Snapshot>,
     host: H,
-    consumer: BaseConsumer<WorkerContext>,
+    consumer: Arc<BaseConsumer<WorkerContext>>,
+    waker: Waker,
     /// `None` only between the end of an old producer and its replacement.
     producer: Option<TxnProducer>,
     open_requests: Sender<OpenRequest>,
@@ -247,7 +253,7 @@ where
             if !rebalanced.is_empty() {
                 self.polled(std::mem::take(&mut records), false);
                 self.rebalanced(rebalanced);
-                self.consumer.context().wake_fetchers(&self.consumer);
+                self.waker.wake();
             }
             match polled {
                 None => {
@@ -315,7 +321,7 @@ where
             Action::Pause(tps) => self.consumer_call(|c| c.pause(&list(&tps)))?,
             Action::Resume(tps) => {
                 self.consumer_call(|c| c.resume(&list(&tps)))?;
-                self.consumer.context().wake_fetchers(&self.consumer);
+                self.waker.wake();
             }
             Action::Run { ticket, jobs } => self.start_jobs(ticket, jobs),
             Action::Begin => {

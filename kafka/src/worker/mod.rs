@@ -22,7 +22,7 @@
 //! * [`types`]: records, outputs, events, actions, outcomes.
 //! * [`logic`]: the trait that the roles implement; [`options`]: what a role gives, and what it is told.
 //! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
-//! * [`driver`], `start`, `context`, `restore`, `orphans`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
+//! * [`driver`], `start`, `context`, `restore`, `orphans`, `waker`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
 //!   `mutated` the deliberate mistakes of test builds.
 
 mod context;
@@ -40,6 +40,7 @@ mod producer;
 mod restore;
 mod start;
 pub mod types;
+mod waker;
 pub mod watchdog;
 
 pub use driver::run;
