@@ -21,6 +21,9 @@ use crate::{
 
 /// Rounds of a full run.
 const ROUNDS: usize = 5;
+/// Measured once and thrown away before a full run: a broker that has just started has compiled nothing, and whatever came
+/// first would pay for it.
+const WARM_UP: [Cell; 2] = [Cell::Bare, Cell::Processor(1)];
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -79,6 +82,13 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         ensure!(status.success(), "bench/peers/build: {status}");
     }
     let lab = Lab::open(args.sluice.clone(), args.quick)?;
+    if !args.quick {
+        for cell in &WARM_UP {
+            note(&format!("warming up: {}", cell.name()));
+            cell.measure(&lab).with_context(|| format!("warming up: {}", cell.name()))?;
+        }
+        lab.memory.take();
+    }
     let mut report = Report::new(args.quick, args.repeats);
     let mut results = Results::new(&cells);
     let begun = Instant::now();

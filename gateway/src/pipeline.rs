@@ -120,14 +120,15 @@ impl Verified {
         let size = events.len();
         // All are encoded before the first is sent: a defect in one must not store half a request.
         let mut records = Vec::with_capacity(size);
+        let mut raw = record::raw_webhook(&delivery, size);
         let mut bytes = 0_usize;
         for (index, event) in events.into_iter().enumerate() {
             let tells_state = |event: &Identified| tells_state(source, event, &received.body);
             let signed = source.provider.object_is_signed();
             let partition_by = partition_by(source.partition_by, signed, &event, tells_state);
-            let raw = record::raw_webhook(&delivery, event, index, size);
+            record::tell(&mut raw, &delivery, event, index);
             let key = record::partition_key(&raw, partition_by);
-            let record = upstream.prepare(raw, key)?;
+            let record = upstream.prepare(&mut raw, key)?;
             bytes = most.sum(bytes, record.bytes())?;
             records.push(record);
             if records.len() % PREPARED_AT_ONCE == 0 {

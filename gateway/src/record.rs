@@ -45,41 +45,24 @@ pub(crate) fn target(parts: &Parts) -> &str {
     parts.uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
-/// The record of the event at `index` of `size` in the request.
-pub(crate) fn raw_webhook(
-    delivery: &Delivery<'_>,
-    mut event: Identified,
-    index: usize,
-    size: usize,
-) -> RawWebhook {
-    if event.notice {
-        let delivered = format!("{}.{}", event.event_id, delivery.request_id);
-        let object_id = std::mem::replace(&mut event.event_id, delivered);
-        event.object_id.get_or_insert(object_id);
-    }
-    let Delivery { source, provider, tenant, parts, body, verdict, .. } = *delivery;
-    // The signature covers the whole body, so one record has to carry it; the others need not.
-    let body = if index == 0 { body.to_vec() } else { Vec::new() };
-    let event_body = match event.body {
-        BodyPart::Whole if index == 0 => None,
-        // Two events that both claim the whole body: each record must be readable alone.
-        BodyPart::Whole => Some(delivery.body.to_vec()),
-        BodyPart::Part(part) => Some(part.to_vec()),
-    };
+/// What the records of a request of `size` events have in common, made once for all of them: [`tell`] makes it the record
+/// of one event.
+pub(crate) fn raw_webhook(delivery: &Delivery<'_>, size: usize) -> RawWebhook {
+    let Delivery { source, provider, parts, verdict, .. } = *delivery;
     let headers = parts.headers.iter().map(|(name, value)| Header {
         name: name.as_str().to_owned(),
         value: value.as_bytes().to_vec(),
     });
     RawWebhook {
-        event_key: event_key(source, &event.event_id),
+        event_key: String::new(),
         source: source.to_owned(),
         provider: provider.to_owned(),
-        event_id: event.event_id,
-        event_type: event.event_type,
-        object_id: event.object_id,
-        tenant: event.tenant.or_else(|| tenant.map(str::to_owned)),
-        livemode: event.livemode,
-        occurred_at: event.occurred_at_ms,
+        event_id: String::new(),
+        event_type: String::new(),
+        object_id: None,
+        tenant: None,
+        livemode: None,
+        occurred_at: None,
         received_at: delivery.received_at_ms,
         request_id: delivery.request_id.to_owned(),
         origin: Origin::Webhook,
@@ -87,16 +70,46 @@ pub(crate) fn raw_webhook(
         url: target(parts).to_owned(),
         remote_address: delivery.remote.to_string(),
         headers: headers.collect(),
-        body,
-        batch_index: i32::try_from(index).unwrap_or(i32::MAX),
+        body: Vec::new(),
+        batch_index: 0,
         batch_size: i32::try_from(size).unwrap_or(i32::MAX),
-        event_body,
+        event_body: None,
         verdict: sluice_schemas::Verdict {
             scheme: verdict.scheme.to_owned(),
             secret: verdict.secret_label.to_string(),
             signed_at: verdict.signed_at_ms,
         },
     }
+}
+
+/// Makes `raw` the record of the event at `index` of its request.
+pub(crate) fn tell(
+    raw: &mut RawWebhook,
+    delivery: &Delivery<'_>,
+    mut event: Identified,
+    index: usize,
+) {
+    if event.notice {
+        let delivered = format!("{}.{}", event.event_id, delivery.request_id);
+        let object_id = std::mem::replace(&mut event.event_id, delivered);
+        event.object_id.get_or_insert(object_id);
+    }
+    // The signature covers the whole body, so one record has to carry it; the others need not.
+    raw.body = if index == 0 { delivery.body.to_vec() } else { Vec::new() };
+    raw.event_body = match event.body {
+        BodyPart::Whole if index == 0 => None,
+        // Two events that both claim the whole body: each record must be readable alone.
+        BodyPart::Whole => Some(delivery.body.to_vec()),
+        BodyPart::Part(part) => Some(part.to_vec()),
+    };
+    raw.event_key = event_key(delivery.source, &event.event_id);
+    raw.event_id = event.event_id;
+    raw.event_type = event.event_type;
+    raw.object_id = event.object_id;
+    raw.tenant = event.tenant.or_else(|| delivery.tenant.map(str::to_owned));
+    raw.livemode = event.livemode;
+    raw.occurred_at = event.occurred_at_ms;
+    raw.batch_index = i32::try_from(index).unwrap_or(i32::MAX);
 }
 
 /// `{source}:{event_id}`
@@ -132,13 +145,13 @@ pub(crate) struct RecordHeaders {
 }
 
 impl RecordHeaders {
-    /// Those of one record alone.
-    pub(crate) fn new(raw: RawWebhook) -> Self {
+    /// Those of one record alone, taken out of it.
+    pub(crate) fn taken_from(raw: &mut RawWebhook) -> Self {
         let time = jiff::Timestamp::from_millisecond(raw.occurred_at.unwrap_or(raw.received_at));
         Self {
             ce_time: time.ok().map(|time| time.to_string()),
-            ce_id: raw.event_key,
-            ce_type: raw.event_type,
+            ce_id: std::mem::take(&mut raw.event_key),
+            ce_type: std::mem::take(&mut raw.event_type),
         }
     }
 
@@ -187,6 +200,17 @@ mod tests {
         }
     }
 
+    fn record_of(
+        delivery: &Delivery<'_>,
+        event: Identified,
+        index: usize,
+        size: usize,
+    ) -> RawWebhook {
+        let mut raw = raw_webhook(delivery, size);
+        tell(&mut raw, delivery, event, index);
+        raw
+    }
+
     fn with_delivery<T>(run: impl FnOnce(&Delivery<'_>) -> T) -> T {
         let request = http::Request::builder()
             .method("POST")
@@ -218,7 +242,7 @@ mod tests {
     #[test]
     fn a_single_event_keeps_the_request_as_it_came() {
         with_delivery(|delivery| {
-            let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
+            let raw = record_of(delivery, event("evt_1", BodyPart::Whole), 0, 1);
             assert_eq!(raw.event_key, "shop:evt_1");
             assert_eq!(raw.body, b"[{1},{2}]");
             assert_eq!(raw.event_body, None);
@@ -242,26 +266,39 @@ mod tests {
     fn of_a_batch_the_first_record_carries_the_whole_body() {
         with_delivery(|delivery| {
             let part = |text: &'static [u8]| BodyPart::Part(Bytes::from_static(text));
-            let first = raw_webhook(delivery, event("a", part(b"{1}")), 0, 2);
-            let second = raw_webhook(delivery, event("b", part(b"{2}")), 1, 2);
+            let first = record_of(delivery, event("a", part(b"{1}")), 0, 2);
+            let second = record_of(delivery, event("b", part(b"{2}")), 1, 2);
             assert_eq!((&first.body[..], first.payload()), (&b"[{1},{2}]"[..], &b"{1}"[..]));
             assert_eq!((&second.body[..], second.payload()), (&b""[..], &b"{2}"[..]));
             assert_eq!((second.batch_index, second.batch_size), (1, 2));
-            let whole = raw_webhook(delivery, event("c", BodyPart::Whole), 1, 2);
+            let whole = record_of(delivery, event("c", BodyPart::Whole), 1, 2);
             assert_eq!(whole.payload(), b"[{1},{2}]");
+        });
+    }
+
+    #[test]
+    fn nothing_of_an_event_is_left_for_the_next_one() {
+        with_delivery(|delivery| {
+            let bare = || Identified::new(None, b"{2}", BodyPart::Part(Bytes::from_static(b"{2}")));
+            let mut raw = raw_webhook(delivery, 2);
+            tell(&mut raw, delivery, event("a", BodyPart::Whole), 0);
+            assert!(raw.object_id.is_some() && raw.livemode.is_some() && !raw.body.is_empty());
+            RecordHeaders::taken_from(&mut raw);
+            tell(&mut raw, delivery, bare(), 1);
+            assert_eq!(raw, record_of(delivery, bare(), 1, 2));
         });
     }
 
     #[test]
     fn the_key_follows_partition_by_and_falls_back_to_the_event() {
         with_delivery(|delivery| {
-            let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
+            let raw = record_of(delivery, event("evt_1", BodyPart::Whole), 0, 1);
             assert_eq!(partition_key(&raw, PartitionBy::Event), None);
             let by_object = partition_key(&raw, PartitionBy::Object);
             assert_eq!(by_object.as_deref(), Some("shop:pi_1"));
-            let nameless = RawWebhook { object_id: None, ..raw };
+            let mut nameless = RawWebhook { object_id: None, ..raw };
             assert_eq!(partition_key(&nameless, PartitionBy::Object), None);
-            assert_eq!(RecordHeaders::new(nameless).event_key(), "shop:evt_1");
+            assert_eq!(RecordHeaders::taken_from(&mut nameless).event_key(), "shop:evt_1");
         });
     }
 
@@ -273,16 +310,16 @@ mod tests {
                 notice: true,
                 ..event("tr_1", BodyPart::Whole)
             };
-            let raw = raw_webhook(delivery, notice(Some("ord_1")), 0, 1);
+            let raw = record_of(delivery, notice(Some("ord_1")), 0, 1);
             assert_eq!((&*raw.event_id, &*raw.event_key), ("tr_1.ours", "shop:tr_1.ours"));
             assert_eq!(raw.object_id.as_deref(), Some("ord_1"));
             // The ID of a notice is that of its object.
-            let raw = raw_webhook(delivery, notice(None), 0, 1);
+            let raw = record_of(delivery, notice(None), 0, 1);
             assert_eq!(raw.object_id.as_deref(), Some("tr_1"));
             let by_object = partition_key(&raw, PartitionBy::Object);
             assert_eq!(by_object.as_deref(), Some("shop:tr_1"));
             let again = Delivery { request_id: "other", ..*delivery };
-            let again = raw_webhook(&again, notice(None), 0, 1);
+            let again = record_of(&again, notice(None), 0, 1);
             assert_ne!(again.event_key, raw.event_key);
             let key = |raw| partition_key(raw, PartitionBy::Object);
             assert_eq!(key(&again), key(&raw));
@@ -292,9 +329,9 @@ mod tests {
     #[test]
     fn record_headers_are_cloudevents_trace_and_ours() {
         with_delivery(|delivery| {
-            let raw = raw_webhook(delivery, event("evt_1", BodyPart::Whole), 0, 1);
-            let odd = RawWebhook { occurred_at: Some(i64::MAX), ..raw.clone() };
-            let headers = RecordHeaders::new(raw);
+            let mut raw = record_of(delivery, event("evt_1", BodyPart::Whole), 0, 1);
+            let mut odd = RawWebhook { occurred_at: Some(i64::MAX), ..raw.clone() };
+            let headers = RecordHeaders::taken_from(&mut raw);
             let shared = SharedHeaders {
                 ce_source: "/webhooks/shop",
                 request_id: "ours",
@@ -320,7 +357,7 @@ mod tests {
                 ]
             );
             // A time no calendar holds is left out; it must not cost the event.
-            let headers = RecordHeaders::new(odd);
+            let headers = RecordHeaders::taken_from(&mut odd);
             let shared = SharedHeaders { traceparent: None, ..shared };
             let list = headers.list(&shared);
             assert!(list.iter().all(|(name, _)| !["ce_time", "traceparent"].contains(name)));

@@ -196,15 +196,15 @@ impl Upstream {
         self.raw_encoder().is_some()
     }
 
-    /// Encodes one record; `key` is its record key where that is not the event key. Of the record itself
-    /// only what its headers say is kept.
+    /// Encodes one record; `key` is its record key where that is not the event key. What its headers say is
+    /// taken out of it.
     pub(crate) fn prepare(
         &self,
-        raw: RawWebhook,
+        raw: &mut RawWebhook,
         key: Option<String>,
     ) -> Result<Prepared, PublishFailure> {
-        let value = self.raw_encoder().ok_or(PublishFailure::NotReady)?.encode(&raw);
-        Ok(Prepared { headers: RecordHeaders::new(raw), key, value })
+        let value = self.raw_encoder().ok_or(PublishFailure::NotReady)?.encode(raw);
+        Ok(Prepared { headers: RecordHeaders::taken_from(raw), key, value })
     }
 
     /// Sends all records of one request and waits until every one is acknowledged, at most for
