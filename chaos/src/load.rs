@@ -33,7 +33,7 @@ const ORDERED_LANES: usize = 4;
 /// Lanes that send batches.
 const BATCH_LANES: usize = 4;
 /// Events of a batch, at most.
-const BATCH: u64 = 200;
+const BATCH: u64 = 500;
 /// Events of one object, before a lane takes the next.
 const EVENTS_OF_AN_OBJECT: u64 = 200;
 /// Events kept for late copies.

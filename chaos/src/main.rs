@@ -36,6 +36,8 @@ Examples:
   sluice-chaos --minutes 10                 ten minutes of faults on three brokers
   sluice-chaos --minutes 10 --seed 42       the same faults as whoever had this seed
   sluice-chaos --short                      until 60 SIGKILLs, 20 zombies, 10 broker kills, … are reached
+  sluice-chaos --long --minutes 90 --bulk 5000
+                                            until 1,000 SIGKILLs, 100 broker kills, 5,000,000 events, … are
   sluice-chaos --minutes 1 --brokers 1 --mutation no-dedup
                                             a planted mistake: it has to be found
 
@@ -43,7 +45,7 @@ Status: 0 nothing was found, 1 something was lost, doubled, early, hanging, stuc
 2 a mistake on the command line, 3 the run itself proves nothing."
 )]
 struct Args {
-    /// How long faults go on, minutes; at the most, with --short
+    /// How long faults go on, minutes; at the most, with --short and --long
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
     /// Determines which faults; random by default, and printed first
@@ -52,9 +54,12 @@ struct Args {
     /// Brokers: 1 or 3
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=3))]
     brokers: u16,
-    /// End as soon as enough of every kind has happened
+    /// End as soon as enough of every kind has happened; status 3 when it has not in time
     #[arg(long)]
     short: bool,
+    /// As --short, with the counts of a long run
+    #[arg(long, conflicts_with = "short")]
+    long: bool,
     /// Plant a mistake: no-dedup, no-transactions, reuse-producer
     #[arg(long, value_name = "NAME")]
     mutation: Option<String>,
@@ -172,7 +177,11 @@ async fn execute(args: Args) -> anyhow::Result<Outcome> {
     let mut site = Arc::new(site);
     let control = args.control || mutation.is_some();
     let options = RunOptions {
-        quotas: args.short.then_some(Quotas::SHORT),
+        quotas: match (args.short, args.long) {
+            (true, _) => Some(Quotas::SHORT),
+            (_, true) => Some(Quotas::LONG),
+            _ => None,
+        },
         schedule: if control { Schedule::Control } else { Schedule::Random },
         mutation,
         lanes: args.lanes,

@@ -78,6 +78,16 @@ impl Quotas {
         proxied: 200,
         crash_points: true,
     };
+
+    /// What a long run asks for.
+    pub const LONG: Quotas = Quotas {
+        events: 5_000_000,
+        kills: 1_000,
+        zombies: 100,
+        broker_kills: 100,
+        proxied: 1_000,
+        crash_points: true,
+    };
 }
 
 /// Which faults.

@@ -69,7 +69,7 @@ async fn a_short_run_of_every_fault_loses_and_doubles_nothing() {
     let options = RunOptions {
         quotas: Some(Quotas::SHORT),
         pause: Duration::from_millis(600),
-        bulk: 2_000,
+        bulk: 1_500,
         ..RunOptions::new(seed(), SHORT)
     };
     let mut site = site(3).await;
