@@ -6,7 +6,7 @@
 //!   what it is told to;
 //! * [`load`]: the senders; [`ledger`]: what they sent and what was promised; [`api`]: what some events ask;
 //! * [`settle`]: when nothing is under way any more; [`oracle`]: the judge;
-//! * [`run`]: all of it in order; [`report`]: what it says.
+//! * [`run`]: all of it in order; [`quotas`]: when it has had enough; [`report`]: what it says.
 //!
 //! What a panic in here ends is a test run; the harness's own errors are `anyhow`'s.
 
@@ -18,6 +18,7 @@ pub mod load;
 pub mod oracle;
 pub mod plan;
 pub mod proxy;
+pub mod quotas;
 pub mod report;
 pub mod run;
 pub mod settle;

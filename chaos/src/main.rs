@@ -12,8 +12,9 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use sluice_chaos::{
+    quotas::Quotas,
     report::Outcome,
-    run::{Quotas, RunOptions, Schedule, Watcher, run},
+    run::{RunOptions, Schedule, Watcher, run},
     site::{Site, SiteOptions},
 };
 use sluice_dev_stack::Progress;

@@ -102,6 +102,12 @@ impl Report {
         ]
     }
 
+    /// How often faults have happened whose names begin like this.
+    pub fn times(&self, kind: &str) -> u64 {
+        let of_kind = self.faults.iter().filter(|(name, _)| name.starts_with(kind));
+        of_kind.map(|(_, times)| times).sum()
+    }
+
     /// How the run ended.
     pub fn outcome(&self) -> Outcome {
         if self.wrongs().iter().any(|(_, count)| *count > 0) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use sluice_service::faults::{CrashPoint, MUTATION, Mutation};
+use sluice_service::faults::{MUTATION, Mutation};
 use sluice_tests::{
     read::{self, Isolation},
     sluice::{Pipeline, Setup},
@@ -21,6 +21,7 @@ use crate::{
     load::{Load, LoadOptions, SECRET, SETTINGS},
     oracle::{self, Courts, Findings},
     plan::{self, Fault, Kind, Means, Plan, Slot},
+    quotas::Quotas,
     report::{Outcome, Report},
     settle::{self, Topics},
     site::Site,
@@ -50,45 +51,6 @@ const WINDOW: usize = 30;
 const TRANSACTIONS: &str = "org.apache.kafka.tools.TransactionsCommand";
 /// `kafka-configs`
 const CONFIGS: &str = "kafka.admin.ConfigCommand";
-
-/// What has to have happened before a run may end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Quotas {
-    /// Different events acknowledged.
-    pub events: u64,
-    /// SIGKILLs of roles.
-    pub kills: u64,
-    /// Pauses past the session's time-out.
-    pub zombies: u64,
-    /// SIGKILLs of brokers.
-    pub broker_kills: u64,
-    /// Faults that the proxy caused.
-    pub proxied: u64,
-    /// Whether every crash point has to have been reached.
-    pub crash_points: bool,
-}
-
-impl Quotas {
-    /// What a short run asks for.
-    pub const SHORT: Quotas = Quotas {
-        events: 200_000,
-        kills: 60,
-        zombies: 20,
-        broker_kills: 10,
-        proxied: 200,
-        crash_points: true,
-    };
-
-    /// What a long run asks for.
-    pub const LONG: Quotas = Quotas {
-        events: 5_000_000,
-        kills: 1_000,
-        zombies: 100,
-        broker_kills: 100,
-        proxied: 1_000,
-        crash_points: true,
-    };
-}
 
 /// Which faults.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -314,14 +276,14 @@ impl Running {
                 report.proxied
             ));
             if let Some(quotas) = &options.quotas
-                && unmet(quotas, report).is_empty()
+                && quotas.unmet(report).is_empty()
             {
                 return Ok(());
             }
         }
         self.enter(report);
         if let Some(quotas) = &options.quotas {
-            report.invalid.extend(unmet(quotas, report));
+            report.invalid.extend(quotas.unmet(report));
         }
         Ok(())
     }
@@ -333,7 +295,7 @@ impl Running {
         report.posts = self.ledger.posts();
         report.duplicates_sent = self.ledger.duplicates_sent();
         report.faults = self.executor.counts();
-        report.kills = total(&report.faults, "sigkill ");
+        report.kills = report.times("sigkill ");
         let mut fired = fired(self.site.proxy.as_ref());
         for (kind, before) in &self.fired_before {
             if let Some(times) = fired.get_mut(kind) {
@@ -353,34 +315,6 @@ impl Running {
             report.findings = seen.failures.clone();
         });
     }
-}
-
-fn total(faults: &BTreeMap<String, u64>, kind: &str) -> u64 {
-    let of_kind = faults.iter().filter(|(name, _)| name.starts_with(kind));
-    of_kind.map(|(_, times)| times).sum()
-}
-
-/// What is missing from the quotas.
-fn unmet(quotas: &Quotas, report: &Report) -> Vec<String> {
-    let faults = &report.faults;
-    let mut missing = Vec::new();
-    for (what, wanted, found) in [
-        ("events acknowledged", quotas.events, report.acknowledged),
-        ("SIGKILLs", quotas.kills, report.kills),
-        ("zombie pauses", quotas.zombies, total(faults, "zombie pause")),
-        ("broker kills", quotas.broker_kills, total(faults, "broker kill")),
-        ("proxied faults", quotas.proxied, report.proxied),
-    ] {
-        if found < wanted {
-            missing.push(format!("{found} {what} of {wanted}"));
-        }
-    }
-    if quotas.crash_points {
-        let never = CrashPoint::ALL.into_iter().map(|point| format!("crash {}", point.name()));
-        let never = never.filter(|kind| faults.get(kind).copied().unwrap_or(0) == 0);
-        missing.extend(never.map(|kind| format!("{kind} never happened")));
-    }
-    missing
 }
 
 fn setup(site: &Site, api: &Api) -> Setup {

@@ -11,8 +11,9 @@ use std::{
 };
 
 use sluice_chaos::{
-    report::{Outcome, Report},
-    run::{Quotas, RunOptions, Schedule, Watcher, run},
+    quotas::Quotas,
+    report::Outcome,
+    run::{RunOptions, Schedule, Watcher, run},
     site::{Site, SiteOptions},
 };
 use sluice_dev_stack::Progress;
@@ -58,11 +59,6 @@ fn seed() -> u64 {
     seed
 }
 
-fn total(report: &Report, kind: &str) -> u64 {
-    let of_kind = report.faults.iter().filter(|(name, _)| name.starts_with(kind));
-    of_kind.map(|(_, times)| times).sum()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_run_of_every_fault_loses_and_doubles_nothing() {
     let _turn = TURN.lock().await;
@@ -85,11 +81,11 @@ async fn a_short_run_of_every_fault_loses_and_doubles_nothing() {
     assert_eq!(report.invalid, Vec::<String>::new());
     assert!(report.acknowledged >= 200_000);
     assert!(report.kills >= 60);
-    assert!(total(&report, "zombie pause") >= 20);
-    assert!(total(&report, "broker kill") >= 10);
+    assert!(report.times("zombie pause") >= 20);
+    assert!(report.times("broker kill") >= 10);
     assert!(report.proxied >= 200);
     for point in CrashPoint::ALL {
-        assert!(total(&report, &format!("crash {}", point.name())) > 0, "{point}");
+        assert!(report.times(&format!("crash {}", point.name())) > 0, "{point}");
     }
     // The controls of the judge: it had something to judge.
     assert!(report.duplicates_sent > 0 && report.stored > report.events);
@@ -122,11 +118,11 @@ async fn planted_mistakes_are_found_and_without_them_there_is_nothing_to_find() 
         let report = run(&site, &options, &Lines::default()).await.unwrap();
         eprintln!("{mutation:?}: {}", report.text());
         assert!(report.acknowledged > 0 && report.processed > 0);
-        assert!(total(&report, "crash after-produce") > 0, "{:?}", report.faults);
+        assert!(report.times("crash after-produce") > 0, "{:?}", report.faults);
         match mutation {
             None => {
                 assert_eq!(report.outcome(), Outcome::Clean);
-                assert!(total(&report, "cut EndTxn response") > 0, "{:?}", report.faults);
+                assert!(report.times("cut EndTxn response") > 0, "{:?}", report.faults);
             }
             Some(_) => assert!(report.lost + report.doubled > 0, "{mutation:?} was not seen"),
         }

@@ -10,7 +10,7 @@ use super::{
     producer::TxnProducer,
     restore::{OpenRequest, Opening},
     start::{clock_offset, connect, lane_inputs, start_opener, start_watcher, subscribe},
-    types::{Action, Event, ExitReason, KEPT_HEADERS, Record, TopicPartition, TxnError},
+    types::{Action, Event, ExitReason, KEPT_HEADERS, Output, Record, TopicPartition, TxnError},
     waker::Waker,
     watchdog::Watchdog,
 };
@@ -32,13 +32,15 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel, sync_channel},
     },
+    thread,
     time::{Duration, Instant},
 };
 
-/// Records taken in one poll round.
+/// Records taken in one poll round at least, where there are as many. More, until two batches are there: one to
+/// produce, and one to prepare meanwhile.
 const ROUND: usize = 2000;
 /// Bytes taken in one poll round.
-const ROUND_BYTES: usize = 8 << 20;
+const ROUND_BYTES: usize = 24 << 20;
 /// Longest wait of a poll while nothing is expected.
 const IDLE_WAIT: Duration = Duration::from_millis(100);
 /// Longest wait of a poll while a restore or a job may answer, or the group is being joined.
@@ -241,7 +243,9 @@ where
         let mut bytes = 0;
         let mut drained = false;
         let mut failure = None;
-        while records.len() < ROUND && bytes < ROUND_BYTES {
+        let two_batches = self.options.machine.max_batch.saturating_mul(2);
+        let round = two_batches.saturating_sub(self.machine.buffered()).max(ROUND);
+        while records.len() < round && bytes < ROUND_BYTES {
             let polled = match self.consumer.poll(wait) {
                 None => None,
                 Some(Ok(message)) => Some(Ok(to_record(&message, records.last()))),
@@ -326,12 +330,15 @@ where
             Action::Run { ticket, jobs } => self.start_jobs(ticket, jobs),
             Action::Begin => {
                 self.begun = Instant::now();
-                self.transact(|producer| producer.begin().map(|()| Vec::new()));
+                self.transact(|producer, _| producer.begin().map(|()| Vec::new()));
             }
             Action::Produce(outputs) => {
                 self.last.produces(&outputs);
                 crash_point(CrashPoint::BeforeProduce);
-                if self.transact(|producer| producer.produce(&outputs)) {
+                let now = self.now();
+                if self.transact(|producer, machine| {
+                    produce_and_prepare(producer, outputs, machine, now)
+                }) {
                     crash_point(CrashPoint::AfterProduce);
                 }
             }
@@ -341,7 +348,7 @@ where
             }
             Action::SendOffsets(offsets, group) => {
                 self.last.sends(&offsets, &group);
-                if self.transact(|producer| {
+                if self.transact(|producer, _| {
                     producer.send_offsets(&offsets, &group).map(|()| Vec::new())
                 }) {
                     crash_point(CrashPoint::AfterOffsets);
@@ -351,7 +358,7 @@ where
                 self.last.commits();
                 crash_point(CrashPoint::DuringCommit);
                 let mut took = None;
-                let commit = |producer: &TxnProducer| {
+                let commit = |producer: &TxnProducer, _: &mut _| {
                     let asked = Instant::now();
                     producer.commit()?;
                     took = Some(asked.elapsed().as_secs_f64());
@@ -367,7 +374,7 @@ where
             }
             Action::Abort => {
                 self.report.aborts += 1;
-                self.transact(|producer| producer.abort().map(|()| Vec::new()));
+                self.transact(|producer, _| producer.abort().map(|()| Vec::new()));
             }
             Action::ReplaceProducer => {
                 self.report.unknown += 1;
@@ -398,11 +405,12 @@ where
     /// Makes a transactional call and tells the machine its outcome.
     fn transact(
         &mut self,
-        call: impl FnOnce(&TxnProducer) -> Result<Vec<(i32, i64)>, TxnError>,
+        call: impl FnOnce(&TxnProducer, &mut Machine<L, Snapshot>) -> Result<Vec<(i32, i64)>, TxnError>,
     ) -> bool {
         let outcome = match &self.producer {
             Some(producer) => {
-                let outcome = self.watchdog.watch(|| call(producer));
+                let machine = &mut self.machine;
+                let outcome = self.watchdog.watch(|| call(producer, machine));
                 if let Some(offset) = clock_offset(self.options, producer) {
                     self.clock_offset = offset;
                 }
@@ -431,6 +439,26 @@ where
         }));
         self.jobs = Some(task.abort_handle());
     }
+}
+
+/// Produces on a thread of its own, and has the machine prepare the next batch meanwhile, if there is any.
+fn produce_and_prepare<L: Logic>(
+    producer: &TxnProducer,
+    outputs: Vec<Output>,
+    machine: &mut Machine<L, Snapshot>,
+    now: i64,
+) -> Result<Vec<(i32, i64)>, TxnError> {
+    if machine.buffered() == 0 {
+        return producer.produce(outputs);
+    }
+    thread::scope(|scope| {
+        let producing = thread::Builder::new()
+            .name("produce".to_owned())
+            .spawn_scoped(scope, move || producer.produce(outputs))
+            .map_err(|error| TxnError::Fatal(format!("no thread to produce on: {error}")))?;
+        machine.prepare(now, || producing.is_finished());
+        producing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 fn to_record(message: &BorrowedMessage<'_>, last: Option<&Record>) -> Record {

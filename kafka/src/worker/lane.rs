@@ -114,6 +114,36 @@ pub(super) struct Taken {
     pub lanes: Vec<TopicPartition>,
 }
 
+/// Lanes in the order in which they are served: `cursor` rotates them.
+fn served(
+    lanes: &BTreeMap<TopicPartition, Lane>,
+    cursor: usize,
+) -> impl Iterator<Item = &TopicPartition> {
+    lanes.keys().cycle().skip(cursor % lanes.len().max(1)).take(lanes.len())
+}
+
+/// The inputs of a lane in the order in which they are served.
+fn turns(inputs: usize, lanes: usize, cursor: usize) -> impl Iterator<Item = usize> {
+    (0..inputs).map(move |turn| (turn + cursor / lanes.max(1)) % inputs)
+}
+
+/// What [`take`] will probably take: it may find more by then.
+pub(super) fn upcoming(
+    lanes: &BTreeMap<TopicPartition, Lane>,
+    cursor: usize,
+    max: usize,
+) -> impl Iterator<Item = &Record> {
+    let open = served(lanes, cursor).filter_map(|tp| lanes.get(tp)).filter(|lane| lane.open);
+    let inputs = open.flat_map(move |lane| {
+        turns(lane.inputs.len(), lanes.len(), cursor).map(|turn| &lane.inputs[turn])
+    });
+    let mut bytes = 0;
+    inputs.flat_map(|input| &input.buffer).take(max).take_while(move |record| {
+        bytes += record.size();
+        bytes <= MAX_BATCH_BYTES
+    })
+}
+
 /// Takes at most `max` records and [`MAX_BATCH_BYTES`] from the heads that are ready. Whoever is served
 /// first may fill the batch, so `cursor` rotates lanes, and the inputs within them: new events must not
 /// starve retries that are due, nor the other way round.
@@ -125,16 +155,14 @@ pub(super) fn take(
 ) -> Taken {
     let mut taken = Taken::default();
     let mut bytes = 0;
-    let count = lanes.len().max(1);
-    let order: Vec<TopicPartition> =
-        lanes.keys().cycle().skip(cursor % count).take(lanes.len()).cloned().collect();
+    let count = lanes.len();
+    let order: Vec<TopicPartition> = served(lanes, cursor).cloned().collect();
     for tp in order {
         let Some(lane) = lanes.get_mut(&tp).filter(|lane| lane.open) else { continue };
         let before = taken.records.len();
-        let inputs = lane.inputs.len();
         let mut full = false;
-        for turn in 0..inputs {
-            let input = &mut lane.inputs[(turn + cursor / count) % inputs];
+        for turn in turns(lane.inputs.len(), count, cursor) {
+            let input = &mut lane.inputs[turn];
             let mut next = None;
             while let Some(record) = input.pop() {
                 let size = record.size();

@@ -89,6 +89,11 @@ pub trait Logic {
     /// The lane is somebody else's now: forget its state.
     fn release(&mut self, lane: &TopicPartition);
 
+    /// May do ahead, while the brokers write the batch before, what does not depend on it. Called again for records
+    /// for which it was called before; what was kept of them is of no use after [`Logic::dropped`] and
+    /// [`Logic::release`], since they are read again.
+    fn prepare(&mut self, _record: &Record, _now: i64) {}
+
     /// Decides what to do with a batch.
     fn plan(&mut self, records: Vec<Record>, now: i64) -> Planned<Self::Batch, Self::Job>;
 

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Bounds: one batch in flight; an input is paused when it holds `look_ahead` records and an equal share of
-//! `buffer_bytes`, or `MAX_BUFFERED_BYTES`; a batch of at most `max_batch` records or `MAX_BATCH_BYTES`.
+//! `buffer_bytes`, or `MAX_BUFFERED_BYTES`; a batch of at most `max_batch` records or `MAX_BATCH_BYTES`. Only what is
+//! buffered is prepared ahead.
 
 use super::{
     lane::{self, Input, Lane},
@@ -216,6 +217,15 @@ impl<L: Logic, G: Clone> Machine<L, G> {
             Event::Tick => {}
         }
         self.collect(now);
+    }
+
+    /// Has the role do ahead what it can of what the next batch will probably take, until `enough`: for the time in
+    /// which the brokers' answer is awaited.
+    pub fn prepare(&mut self, now: i64, enough: impl Fn() -> bool) {
+        let upcoming = lane::upcoming(&self.lanes, self.cursor, self.batch_limit);
+        for record in upcoming.take_while(|_| !enough()) {
+            self.logic.prepare(record, now);
+        }
     }
 
     fn assigned(&mut self, tps: Vec<TopicPartition>, group: Option<G>) {

@@ -65,6 +65,10 @@ impl Logic for Fake {
         self.calls.push(format!("release {lane}"));
     }
 
+    fn prepare(&mut self, record: &Record, _now: i64) {
+        self.calls.push(format!("prepare {}", name(record)));
+    }
+
     fn plan(&mut self, records: Vec<Record>, _now: i64) -> Planned<Vec<Record>, String> {
         if std::mem::take(&mut self.blocked) {
             return Planned::Blocked(records, "schema".into());

@@ -78,7 +78,7 @@ impl LastTransaction {
         }
         tracing::warn!("the outcome is unknown; doing it again with the same producer");
         producer.begin()?;
-        producer.produce(&self.outputs)?;
+        producer.produce(self.outputs.clone())?;
         producer.send_offsets(&self.offsets, &group)?;
         producer.commit()
     }

@@ -37,7 +37,7 @@ struct Deliveries {
     clock: Option<(i64, i64)>,
 }
 
-/// Collects delivery reports. They are delivered by `poll`, on the worker's own thread.
+/// Collects delivery reports. They are delivered by `poll`, on the thread that produces.
 #[derive(Default)]
 struct Reports(Mutex<Deliveries>);
 
@@ -121,10 +121,11 @@ impl TxnProducer {
 
     /// Produces everything and waits until all of it is acknowledged. Returns the next offset of each
     /// journal partition written to.
-    pub fn produce(&self, outputs: &[Output]) -> Result<Vec<(i32, i64)>, TxnError> {
+    pub fn produce(&self, outputs: Vec<Output>) -> Result<Vec<(i32, i64)>, TxnError> {
         let deadline = Instant::now() + self.timeout;
+        // Each is let go as soon as the client has its copy.
         for output in outputs {
-            self.enqueue(output, deadline)?;
+            self.enqueue(&output, deadline)?;
         }
         while self.client.in_flight_count() > 0 {
             native::flush_briefly(&self.client);
@@ -209,7 +210,7 @@ impl TxnProducer {
             return Ok(());
         }
         self.begin()?;
-        self.produce(&[Output {
+        self.produce(vec![Output {
             topic: stamped.into(),
             partition: None,
             key: None,

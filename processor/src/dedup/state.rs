@@ -257,9 +257,14 @@ impl<I: OriginalIndex> PartitionState<I> {
         noted.push((original.offset, original.time));
     }
 
+    /// Whether the raw record of this offset has been processed before, the overlay included.
+    pub fn is_replay(&self, offset: i64) -> bool {
+        offset < self.overlay.through
+    }
+
     /// Notes a raw record that has no key, and says whether it had been processed before.
     pub fn pass(&mut self, offset: i64) -> bool {
-        let replay = offset < self.overlay.through;
+        let replay = self.is_replay(offset);
         self.overlay.through = self.overlay.through.max(offset + 1);
         replay
     }

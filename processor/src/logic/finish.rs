@@ -183,6 +183,12 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             }
             let outcome = std::mem::replace(&mut item.outcome, Outcome::Job(usize::MAX));
             let result = match outcome {
+                Outcome::Made(made) => {
+                    outputs.extend(made);
+                    self.pending.processed += 1;
+                    self.end_chain(&item)?;
+                    continue;
+                }
                 Outcome::Ready(event) => Ok((*event, Done::default())),
                 Outcome::Failed(failure) => Err(failure),
                 Outcome::Job(index) => match answers.get_mut(index).and_then(Option::take) {

@@ -6,11 +6,14 @@
 //! it into outputs and chain changes. Nothing here waits, and nothing knows the time but what it is
 //! told.
 //!
-//! `plan.rs` and `finish.rs` are these two; here is what they share, and the way in.
+//! `plan.rs` and `finish.rs` are these two, `ahead.rs` is what of both can be done before; here is what they share,
+//! and the way in.
 
+mod ahead;
 mod finish;
 mod plan;
 
+use self::ahead::Ahead;
 use crate::{
     check,
     dedup::{
@@ -36,7 +39,7 @@ use std::{
 };
 
 /// Work that needs I/O.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Job {
     /// Fetch a schema; answered once the registry has answered.
     Schema(u32),
@@ -56,6 +59,8 @@ pub enum Answer {
 /// What one record came to.
 enum Outcome {
     Ready(Box<ProcessedEvent>),
+    /// All that it comes to, made ahead.
+    Made(Vec<Output>),
     /// The answer of this job.
     Job(usize),
     Failed(Failure),
@@ -131,6 +136,7 @@ pub struct ProcessorLogic<I> {
     emitter: Arc<Emitter>,
     indexes: Arc<dyn Indexes<I>>,
     partitions: BTreeMap<i32, PartitionState<I>>,
+    ahead: Ahead,
     /// SplitMix64 state for chain ids.
     random: u64,
     /// Of the batch being made; counted when it is committed.
@@ -154,6 +160,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             emitter,
             indexes,
             partitions: BTreeMap::new(),
+            ahead: Ahead::default(),
             random: seed,
             pending: Counts::default(),
             counts: Counts::default(),
@@ -290,6 +297,11 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
 
     fn release(&mut self, lane: &TopicPartition) {
         self.partitions.remove(&lane.partition);
+        self.ahead.forget(lane.partition);
+    }
+
+    fn prepare(&mut self, record: &Record, now: i64) {
+        self.prepare_raw(record, now);
     }
 
     fn plan(&mut self, records: Vec<Record>, _now: i64) -> Planned<Batch, Job> {
@@ -336,5 +348,6 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
             state.drop_overlay();
         }
         self.pending = Counts::default();
+        self.ahead.clear();
     }
 }

@@ -1,7 +1,10 @@
 //! What each record of a batch is, decided in log order: duplicate, original, retry that is due,
 //! undecodable.
 
-use super::{Batch, Item, Job, Origin, Outcome, ProcessorLogic, Unusable};
+use super::{
+    Batch, Item, Job, Origin, Outcome, ProcessorLogic, Unusable,
+    ahead::{Form, Prepared},
+};
 use crate::{
     dedup::{ChainId, KeyHash, index::OriginalIndex, state::Decision},
     failure::Failure,
@@ -23,10 +26,52 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         })
     }
 
+    /// Whether a record is an original, and then whether it is a replay.
+    fn decide(
+        &mut self,
+        key: KeyHash,
+        partition: i32,
+        offset: i64,
+        time: i64,
+    ) -> Result<Option<bool>, Unusable> {
+        let window = self.rules.horizons.window;
+        let decided = self.partition(partition)?.decide(key, offset, time, window);
+        Ok(match decided.map_err(|error| Unusable { partition, error })? {
+            Decision::Original { replay } => Some(replay),
+            Decision::Duplicate => {
+                self.pending.duplicates += 1;
+                None
+            }
+        })
+    }
+
+    fn plan_prepared(
+        &mut self,
+        record: Record,
+        prepared: Prepared,
+        jobs: &mut Vec<Job>,
+    ) -> Result<Option<Item>, Unusable> {
+        let Prepared { event_key, key, facts, form, .. } = prepared;
+        let decided = self.decide(key, record.tp.partition, record.offset, record.timestamp)?;
+        Ok(decided.map(|replay| {
+            let outcome = match form {
+                Form::Outputs(outputs) => Outcome::Made(outputs),
+                Form::Event(event) => Outcome::Ready(event),
+                Form::Job(job) => {
+                    jobs.push(job);
+                    Outcome::Job(jobs.len() - 1)
+                }
+            };
+            Item { record, event_key, key, origin: Origin::Raw { replay }, facts, outcome }
+        }))
+    }
+
     fn plan_raw(&mut self, record: Record, jobs: &mut Vec<Job>) -> Result<Option<Item>, Unusable> {
         let partition = record.tp.partition;
         let (offset, time) = (record.offset, record.timestamp);
-        let window = self.rules.horizons.window;
+        if let Some(prepared) = self.ahead.take(partition, offset) {
+            return self.plan_prepared(record, prepared, jobs);
+        }
         let raw = match self.store.decode_raw(record.value.as_deref()) {
             Ok(raw) => raw,
             Err(error) => {
@@ -44,13 +89,9 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             }
         };
         let key = KeyHash::of(&raw.event_key);
-        let decided = self.partition(partition)?.decide(key, offset, time, window);
-        Ok(match decided.map_err(|error| Unusable { partition, error })? {
-            Decision::Duplicate => {
-                self.pending.duplicates += 1;
-                None
-            }
-            Decision::Original { replay } => {
+        Ok(match self.decide(key, partition, offset, time)? {
+            None => None,
+            Some(replay) => {
                 let place = Place { partition, offset, replay, attempts: 1 };
                 let (event, facts) = normalise(&self.rules.normalisers, &raw, place);
                 drop(raw);
@@ -111,7 +152,12 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
     }
 
     /// What comes of an event: ready, or the work of the steps that want it. `value` is its raw record's.
-    fn step(&self, event: ProcessedEvent, value: Option<&[u8]>, jobs: &mut Vec<Job>) -> Outcome {
+    pub(super) fn step(
+        &self,
+        event: ProcessedEvent,
+        value: Option<&[u8]>,
+        jobs: &mut Vec<Job>,
+    ) -> Outcome {
         if self.rules.steps.is_empty() {
             return Outcome::Ready(Box::new(event));
         }

@@ -74,6 +74,9 @@ impl<I: OriginalIndex> Logic for Subject<I> {
     fn release(&mut self, lane: &TopicPartition) {
         self.life.inner.release(lane);
     }
+    fn prepare(&mut self, record: &Record, now: i64) {
+        self.life.inner.prepare(record, now);
+    }
     fn plan(&mut self, records: Vec<Record>, now: i64) -> Planned<Batch, Job> {
         self.life.inner.plan(records, now)
     }

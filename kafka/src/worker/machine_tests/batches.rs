@@ -37,6 +37,25 @@ fn a_batch_is_bounded_in_records() {
 }
 
 #[test]
+fn what_is_prepared_is_the_next_batch() {
+    let mut bench = Bench::open(2);
+    let mut polled = records("raw", 0, 0..6);
+    polled.extend(records("due", 1, 0..2));
+    polled.extend(records("raw", 1, 7..9));
+    bench.poll(polled);
+    bench.machine.prepare(0, || false);
+    assert_eq!(
+        bench.calls(),
+        ["prepare raw[1]@7", "prepare raw[1]@8", "prepare due[1]@0", "prepare due[1]@1"]
+    );
+    assert_eq!(bench.commits(), "produce raw[0]@0 raw[0]@1 raw[0]@2 raw[0]@3");
+    assert_eq!(bench.commits(), "produce raw[1]@7 raw[1]@8 due[1]@0 due[1]@1");
+    bench.calls();
+    bench.machine.prepare(0, || true);
+    assert_eq!(bench.calls(), Vec::<String>::new(), "no longer than there is time");
+}
+
+#[test]
 fn a_batch_is_bounded_in_bytes_but_takes_any_single_record() {
     let of = |offset, size| Record { value: Some(vec![0; size]), ..record("raw", 0, offset) };
     let mut bench = Bench::open(1);
