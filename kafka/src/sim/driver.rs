@@ -9,7 +9,6 @@ use crate::worker::{
     TopicPartition, TxnError,
 };
 use rand::{RngExt, seq::IndexedRandom};
-use std::cell::Cell;
 
 /// Records of one poll: fewer than this.
 const POLL_LIMIT: usize = 6;
@@ -247,9 +246,11 @@ impl<W: Workload> Harness<W> {
 
     fn produce(&mut self, id: usize, epoch: u32, outputs: Vec<Output>, faulty: bool) {
         // As much as there is time for.
-        let left = Cell::new(self.rng.random_range(0..=PREPARED));
-        let enough = || left.replace(left.get().saturating_sub(1)) == 0;
-        self.workers[id].machine.prepare(self.now, enough);
+        let (mut prepared, most) = (0, self.rng.random_range(0..=PREPARED));
+        self.workers[id].machine.prepare(self.now, || {
+            prepared += 1;
+            prepared > most
+        });
         let lost = self.fault(faulty, "produce");
         let kept = if lost { self.rng.random_range(0..=outputs.len()) } else { outputs.len() };
         let mut journal = Vec::new();

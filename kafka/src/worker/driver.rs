@@ -1,4 +1,5 @@
-//! Drives a [`Machine`] with librdkafka: one thread, one consumer, one transactional producer.
+//! Drives a [`Machine`] with librdkafka: one consumer, one transactional producer, and one thread, which has another
+//! one produce while it prepares what comes next.
 
 use super::{
     context::{Rebalanced, WorkerContext, list},

@@ -221,7 +221,7 @@ impl<L: Logic, G: Clone> Machine<L, G> {
 
     /// Has the role do ahead what it can of what the next batch will probably take, until `enough`: for the time in
     /// which the brokers' answer is awaited.
-    pub fn prepare(&mut self, now: i64, enough: impl Fn() -> bool) {
+    pub fn prepare(&mut self, now: i64, mut enough: impl FnMut() -> bool) {
         let upcoming = lane::upcoming(&self.lanes, self.cursor, self.batch_limit);
         for record in upcoming.take_while(|_| !enough()) {
             self.logic.prepare(record, now);

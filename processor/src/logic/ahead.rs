@@ -60,17 +60,15 @@ impl Ahead {
 }
 
 impl<I: OriginalIndex> ProcessorLogic<I> {
-    /// Prepares a record, unless that has been done.
+    /// Prepares a raw record, unless that has been done.
     pub(super) fn prepare_raw(&mut self, record: &Record, now: i64) {
         let partition = record.tp.partition;
         let last = self.ahead.0.get(&partition).and_then(VecDeque::back);
-        if last.is_some_and(|last| last.offset >= record.offset) {
-            return;
-        }
+        let done = last.is_some_and(|last| last.offset >= record.offset);
         // A replay says so in what is written, and is rare.
-        let replayed =
-            self.partitions.get(&partition).is_none_or(|held| held.is_replay(record.offset));
-        if record.tp.topic == self.rules.due || replayed {
+        let held = self.partitions.get(&partition);
+        let replayed = held.is_none_or(|held| held.is_replay(record.offset));
+        if done || replayed || record.tp.topic == self.rules.due {
             return;
         }
         if let Some(prepared) = self.prepared(record, now) {
