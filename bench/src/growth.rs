@@ -1,16 +1,17 @@
 //! `sluice-bench growth`: what gateway and processor cost as partitions and bodies grow.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use crate::{
-    cells::{Outcome, http, processor},
+    cells::{Outcome, Reading, http, processor},
     lab::{
         Lab,
         pipeline::{Pipeline, Setup},
     },
     load::event::Events,
+    plan,
     row::Row,
-    run::note,
+    run::{note, warm_up},
 };
 
 const PARTITIONS: [u32; 4] = [1, 6, 24, 48];
@@ -23,6 +24,9 @@ const BACKLOG: u64 = 1 << 30;
 /// Arguments of `growth`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// How often each point is measured, a median being taken
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: u16,
     /// Shorter and smaller measurements
     #[arg(long)]
     quick: bool,
@@ -31,25 +35,41 @@ pub struct Args {
     sluice: Option<PathBuf>,
 }
 
-/// Measures every point once.
+/// Measures every point, in interleaved rounds as `run` does.
 ///
 /// # Errors
 /// A measurement was invalid.
 pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     let lab = Lab::open(args.sluice.clone(), args.quick)?;
+    if !args.quick {
+        warm_up(&lab)?;
+    }
     let by_partitions =
         PARTITIONS.map(|partitions| (USUAL.0, partitions, format!("{partitions} partitions")));
     let by_body = BODIES.map(|size| (size, USUAL.1, format!("{size} B bodies")));
-    let mut rows = Vec::new();
-    for (size, partitions, name) in by_partitions.into_iter().chain(by_body) {
-        note(&format!("growth: {name}"));
-        let setup = Setup { partitions, ..Setup::default() };
-        rows.extend(shown(&name, "gateway", "cpu gateway", &gateway(&lab, setup.clone(), size)?));
-        let count = processor::records(&lab).min(BACKLOG / size as u64);
-        let outcome = processor::worked_off(&lab, setup, size, count)?;
-        rows.extend(shown(&name, "processor", "cpu processor", &outcome));
+    let points: Vec<_> = by_partitions.into_iter().chain(by_body).collect();
+    let rounds = usize::from(args.rounds);
+    let mut found: BTreeMap<usize, Vec<Vec<Reading>>> = BTreeMap::new();
+    for round in 0..rounds {
+        for index in plan::order(points.len(), round) {
+            let (size, partitions, name) = &points[index];
+            note(&format!("growth: {}/{rounds} {name}", round + 1));
+            let setup = Setup { partitions: *partitions, ..Setup::default() };
+            let mut readings = shown("gateway", &gateway(&lab, setup.clone(), *size)?);
+            let count = processor::records(&lab).min(BACKLOG / *size as u64);
+            let worked_off = processor::worked_off(&lab, setup, *size, count)?;
+            readings.extend(shown("processor", &worked_off));
+            found.entry(index).or_default().push(readings);
+        }
     }
     lab.close();
+    let mut rows = Vec::new();
+    for (index, rounds) in found {
+        for (nth, Reading { what, unit, .. }) in rounds[0].iter().enumerate() {
+            let values = rounds.iter().map(|readings| readings[nth].value).collect();
+            rows.push(Row::of(format!("{}: {what}", points[index].2), unit, values));
+        }
+    }
     Ok(rows)
 }
 
@@ -63,19 +83,15 @@ fn gateway(lab: &Lab, setup: Setup, size: usize) -> anyhow::Result<Outcome> {
 }
 
 /// Rate and cost, and how noisy it was.
-fn shown(name: &str, role: &str, cost: &str, outcome: &Outcome) -> Vec<Row> {
-    let foreign = outcome.usage.foreign_share() * 100.0;
-    let wanted = |what: &str| {
-        what == "requests" || what == "records" || what == cost || what == "cpu broker"
+fn shown(role: &str, outcome: &Outcome) -> Vec<Reading> {
+    let cost = format!("cpu {role}");
+    let wanted = |what: &str| ["requests", "records", "cpu broker", &cost].contains(&what);
+    let foreign = Reading {
+        what: "foreign".to_owned(),
+        unit: "%",
+        value: outcome.usage.foreign_share() * 100.0,
     };
-    let mut rows: Vec<Row> = outcome
-        .readings
-        .iter()
-        .filter(|reading| wanted(&reading.what))
-        .map(|reading| {
-            Row::of(format!("{name}: {role} {}", reading.what), reading.unit, vec![reading.value])
-        })
-        .collect();
-    rows.push(Row::of(format!("{name}: {role} foreign"), "%", vec![foreign]));
-    rows
+    let readings = outcome.readings.iter().filter(|reading| wanted(&reading.what)).cloned();
+    let named = |reading: Reading| Reading { what: format!("{role} {}", reading.what), ..reading };
+    readings.chain([foreign]).map(named).collect()
 }

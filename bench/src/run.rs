@@ -21,8 +21,8 @@ use crate::{
 
 /// Rounds of a full run.
 const ROUNDS: usize = 5;
-/// Measured once and thrown away before a full run: a broker that has just started has compiled nothing, and whatever came
-/// first would pay for it.
+/// Measured once and thrown away: a broker that has just started has compiled nothing, and whatever came first would
+/// pay for it.
 const WARM_UP: [Cell; 2] = [Cell::Bare, Cell::Processor(1)];
 
 /// Arguments of `run`.
@@ -83,11 +83,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     let lab = Lab::open(args.sluice.clone(), args.quick)?;
     if !args.quick {
-        for cell in &WARM_UP {
-            note(&format!("warming up: {}", cell.name()));
-            cell.measure(&lab).with_context(|| format!("warming up: {}", cell.name()))?;
-        }
-        lab.memory.take();
+        warm_up(&lab)?;
     }
     let mut report = Report::new(args.quick, args.repeats);
     let mut results = Results::new(&cells);
@@ -129,6 +125,19 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     }
     report.print()?;
     ensure!(report.failures.is_empty(), "invalid: {}", report.failures.join("; "));
+    Ok(())
+}
+
+/// Measures what is thrown away ([`WARM_UP`]).
+///
+/// # Errors
+/// A measurement was invalid.
+pub fn warm_up(lab: &Lab) -> anyhow::Result<()> {
+    for cell in &WARM_UP {
+        note(&format!("warming up: {}", cell.name()));
+        cell.measure(lab).with_context(|| format!("warming up: {}", cell.name()))?;
+    }
+    lab.memory.take();
     Ok(())
 }
 

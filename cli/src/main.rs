@@ -1,12 +1,13 @@
 //! `sluice`: the one binary. Every role is a subcommand, so one image deploys all of them, and so is
 //! every tool an operator needs beside them.
 //!
-//! * `args`: the command line;
+//! * `allocator`: what gives all of it its memory; `args`: the command line;
 //! * `context`: which configuration file, and what its sections become for each client;
 //! * `commands`: one module per noun;
 //! * `decode`, `request_file`, `when`: reading records, saved requests and times;
 //! * `output`: the only way to standard output; `exit`: what the exit status says.
 
+mod allocator;
 mod args;
 mod commands;
 mod context;
@@ -22,16 +23,11 @@ use std::{
     time::Duration,
 };
 
-/// A record is some twenty small allocations, and its memory is freed in batches: with the system's allocator that was
-/// among the largest costs of gateway and processor (docs/performance.md, "Where the time goes"). It also replaces
-/// `malloc`, so that librdkafka uses it.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Longest wait for tasks that are still running when the command is over.
 const RUNTIME_LIMIT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         // Help goes to standard output with status 0, mistakes to standard error with status 2.

@@ -327,9 +327,10 @@ fn is_not_found(error: &SRCError) -> bool {
 }
 
 fn cause(error: &SRCError) -> String {
-    match &error.cause {
-        Some(cause) => format!("{} ({cause})", error.error),
-        None => error.error.clone(),
+    match (std::error::Error::source(error), &error.cause) {
+        (Some(source), _) => format!("{}: {}", error.error, with_sources(source)),
+        (None, Some(cause)) => format!("{}: {cause}", error.error),
+        (None, None) => error.error.clone(),
     }
 }
 

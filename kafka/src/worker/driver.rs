@@ -1,7 +1,8 @@
-//! Drives a [`Machine`] with librdkafka: one consumer, one transactional producer, and one thread, which has another
-//! one produce while it prepares what comes next.
+//! Drives a [`Machine`] with librdkafka: one consumer, one transactional producer, and one thread, which may have
+//! another one produce while it prepares what comes next.
 
 use super::{
+    beside::Beside,
     context::{Rebalanced, WorkerContext, list},
     logic::Logic,
     machine::Machine,
@@ -11,7 +12,7 @@ use super::{
     producer::TxnProducer,
     restore::{OpenRequest, Opening},
     start::{clock_offset, connect, lane_inputs, start_opener, start_watcher, subscribe},
-    types::{Action, Event, ExitReason, KEPT_HEADERS, Output, Record, TopicPartition, TxnError},
+    types::{Action, Event, ExitReason, KEPT_HEADERS, Record, TopicPartition, TxnError},
     waker::Waker,
     watchdog::Watchdog,
 };
@@ -33,7 +34,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel, sync_channel},
     },
-    thread,
     time::{Duration, Instant},
 };
 
@@ -91,6 +91,8 @@ where
     let waker =
         Waker::start(&options.name, &consumer).map_err(|error| fatal("waker thread", &error))?;
 
+    let beside = if L::PREPARES { Some(Beside::start()) } else { None };
+    let beside = beside.transpose().map_err(|error| fatal("producing thread", &error))?;
     let (open_requests, requests) = channel();
     let (openings_in, openings) = sync_channel(OPENINGS);
     start_opener(options, requests, openings_in)?;
@@ -106,7 +108,8 @@ where
         consumer,
         waker,
         clock_offset: clock_offset(options, &producer).unwrap_or(0),
-        producer: Some(producer),
+        producer: Some(Arc::new(producer)),
+        beside,
         open_requests,
         openings,
         orphans,
@@ -130,7 +133,9 @@ struct Driver<'a, L: Logic, H> {
     consumer: Arc<BaseConsumer<WorkerContext>>,
     waker: Waker,
     /// `None` only between the end of an old producer and its replacement.
-    producer: Option<TxnProducer>,
+    producer: Option<Arc<TxnProducer>>,
+    /// Of a role that prepares.
+    beside: Option<Beside>,
     open_requests: Sender<OpenRequest>,
     openings: Receiver<Opening>,
     /// Partitions of the group that nobody holds.
@@ -244,8 +249,8 @@ where
         let mut bytes = 0;
         let mut drained = false;
         let mut failure = None;
-        let two_batches = self.options.machine.max_batch.saturating_mul(2);
-        let round = two_batches.saturating_sub(self.machine.buffered()).max(ROUND);
+        let ahead = if L::PREPARES { self.options.machine.max_batch.saturating_mul(2) } else { 0 };
+        let round = ahead.saturating_sub(self.machine.buffered()).max(ROUND);
         while records.len() < round && bytes < ROUND_BYTES {
             let polled = match self.consumer.poll(wait) {
                 None => None,
@@ -337,11 +342,17 @@ where
                 self.last.produces(&outputs);
                 crash_point(CrashPoint::BeforeProduce);
                 let now = self.now();
-                if self.transact(|producer, machine| {
-                    produce_and_prepare(producer, outputs, machine, now)
+                // Aside, since the call takes the rest of the driver.
+                let beside = self.beside.take();
+                if self.transact(|producer, machine| match &beside {
+                    Some(beside) if machine.buffered() > 0 => {
+                        beside.produce(producer, outputs, |enough| machine.prepare(now, enough))
+                    }
+                    _ => producer.produce(outputs),
                 }) {
                     crash_point(CrashPoint::AfterProduce);
                 }
+                self.beside = beside;
             }
             Action::SendOffsets(offsets, _) if mutated(Mutation::NoTransactions) => {
                 let outcome = mutated::commit_offsets(&self.consumer, &offsets);
@@ -359,7 +370,7 @@ where
                 self.last.commits();
                 crash_point(CrashPoint::DuringCommit);
                 let mut took = None;
-                let commit = |producer: &TxnProducer, _: &mut _| {
+                let commit = |producer: &Arc<TxnProducer>, _: &mut _| {
                     let asked = Instant::now();
                     producer.commit()?;
                     took = Some(asked.elapsed().as_secs_f64());
@@ -379,16 +390,17 @@ where
             }
             Action::ReplaceProducer => {
                 self.report.unknown += 1;
-                if self.last.is_done_again(self.producer.as_ref()) {
+                if self.last.is_done_again(self.producer.as_deref()) {
                     self.handle(Event::Done(Ok(Vec::new())));
                     return Ok(());
                 }
                 // Gone before its successor is made; what it has in flight will be fenced.
                 self.producer = None;
-                self.producer = connect(self.options, self.stop, Some(REPLACE_PATIENCE))?;
-                if self.producer.is_none() {
+                let Some(producer) = connect(self.options, self.stop, Some(REPLACE_PATIENCE))?
+                else {
                     return Err(ExitReason::Fatal("stopped while replacing the producer".into()));
-                }
+                };
+                self.producer = Some(Arc::new(producer));
                 self.handle(Event::Done(Ok(Vec::new())));
             }
             Action::Exit(reason) => return Err(reason),
@@ -406,7 +418,10 @@ where
     /// Makes a transactional call and tells the machine its outcome.
     fn transact(
         &mut self,
-        call: impl FnOnce(&TxnProducer, &mut Machine<L, Snapshot>) -> Result<Vec<(i32, i64)>, TxnError>,
+        call: impl FnOnce(
+            &Arc<TxnProducer>,
+            &mut Machine<L, Snapshot>,
+        ) -> Result<Vec<(i32, i64)>, TxnError>,
     ) -> bool {
         let outcome = match &self.producer {
             Some(producer) => {
@@ -440,26 +455,6 @@ where
         }));
         self.jobs = Some(task.abort_handle());
     }
-}
-
-/// Produces on a thread of its own, and has the machine prepare the next batch meanwhile, if there is any.
-fn produce_and_prepare<L: Logic>(
-    producer: &TxnProducer,
-    outputs: Vec<Output>,
-    machine: &mut Machine<L, Snapshot>,
-    now: i64,
-) -> Result<Vec<(i32, i64)>, TxnError> {
-    if machine.buffered() == 0 {
-        return producer.produce(outputs);
-    }
-    thread::scope(|scope| {
-        let producing = thread::Builder::new()
-            .name("produce".to_owned())
-            .spawn_scoped(scope, move || producer.produce(outputs))
-            .map_err(|error| TxnError::Fatal(format!("no thread to produce on: {error}")))?;
-        machine.prepare(now, || producing.is_finished());
-        producing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
 }
 
 fn to_record(message: &BorrowedMessage<'_>, last: Option<&Record>) -> Record {

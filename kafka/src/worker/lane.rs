@@ -153,7 +153,9 @@ pub(super) fn take(
     max: usize,
     ready: impl Fn(&Record) -> bool,
 ) -> Taken {
-    let mut taken = Taken::default();
+    let held: usize =
+        lanes.values().flat_map(|lane| &lane.inputs).map(|input| input.buffer.len()).sum();
+    let mut taken = Taken { records: Vec::with_capacity(held.min(max)), ..Taken::default() };
     let mut bytes = 0;
     let count = lanes.len();
     let order: Vec<TopicPartition> = served(lanes, cursor).cloned().collect();

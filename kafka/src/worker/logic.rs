@@ -58,6 +58,10 @@ pub trait Logic {
     /// A planned batch.
     type Batch;
 
+    /// Whether [`Logic::prepare`] does anything: then more is fetched than one batch takes, and a thread of its own
+    /// produces meanwhile.
+    const PREPARES: bool = false;
+
     /// When a record may be processed, ms since the epoch; records behind it in its partition wait
     /// with it.
     fn ready_at(&self, _record: &Record) -> i64 {

@@ -22,9 +22,10 @@
 //! * [`types`]: records, outputs, events, actions, outcomes.
 //! * [`logic`]: the trait that the roles implement; [`options`]: what a role gives, and what it is told.
 //! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
-//! * [`driver`], `start`, `context`, `restore`, `orphans`, `waker`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
+//! * [`driver`], `start`, `beside`, `context`, `restore`, `orphans`, `waker`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
 //!   `mutated` the deliberate mistakes of test builds.
 
+mod beside;
 mod context;
 pub mod driver;
 mod lane;

@@ -1,5 +1,4 @@
-//! The two librdkafka calls that its Rust binding does not offer in the form needed here. The only
-//! unsafe code of the project.
+//! The two librdkafka calls that its Rust binding does not offer in the form needed here.
 #![allow(unsafe_code)]
 
 use rdkafka::{

@@ -7,7 +7,7 @@
 use super::{Job, Outcome, ProcessorLogic};
 use crate::{
     dedup::{KeyHash, index::OriginalIndex},
-    normalise::{Place, normalise},
+    normalise::Place,
 };
 use sluice_kafka::worker::{Output, Record};
 use sluice_providers::Fact;
@@ -83,13 +83,12 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             return None;
         }
         let raw = self.store.decode_raw(value.as_deref()).ok()?;
-        let key = KeyHash::of(&raw.event_key);
+        let (event_key, key) = (raw.event_key.to_string(), KeyHash::of(&raw.event_key));
         let place =
             Place { partition: record.tp.partition, offset: *offset, replay: false, attempts: 1 };
-        let (event, facts) = normalise(&self.rules.normalisers, &raw, place);
-        let event_key = event.event_key.clone();
         let mut jobs = Vec::new();
-        let form = match (self.step(event, value.as_deref(), &mut jobs), jobs.pop()) {
+        let (facts, outcome) = self.read(&raw, place, value.as_deref(), &mut jobs);
+        let form = match (outcome, jobs.pop()) {
             (_, Some(job)) => Form::Job(job),
             (Outcome::Ready(mut event), _) if facts.is_empty() => {
                 event.processed_at = now;

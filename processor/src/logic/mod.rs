@@ -262,6 +262,8 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
     type Answer = Answer;
     type Batch = Batch;
 
+    const PREPARES: bool = true;
+
     fn inputs(&self, lane: &TopicPartition) -> Vec<TopicPartition> {
         vec![lane.clone(), TopicPartition::new(self.rules.due.clone(), lane.partition)]
     }

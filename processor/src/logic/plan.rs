@@ -11,7 +11,8 @@ use crate::{
     normalise::{Place, normalise},
 };
 use sluice_kafka::worker::Record;
-use sluice_schemas::{DecodeError, FailedEvent, ProcessedEvent, RawWebhook};
+use sluice_providers::Fact;
+use sluice_schemas::{DecodeError, FailedEvent, ProcessedEvent, RawEvent, RawWebhook};
 
 impl<I: OriginalIndex> ProcessorLogic<I> {
     /// The first schema that must be fetched before all of the records can be decoded.
@@ -93,10 +94,9 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             None => None,
             Some(replay) => {
                 let place = Place { partition, offset, replay, attempts: 1 };
-                let (event, facts) = normalise(&self.rules.normalisers, &raw, place);
+                let event_key = raw.event_key.to_string();
+                let (facts, outcome) = self.read(&raw, place, record.value.as_deref(), jobs);
                 drop(raw);
-                let event_key = event.event_key.clone();
-                let outcome = self.step(event, record.value.as_deref(), jobs);
                 let origin = Origin::Raw { replay };
                 Some(Item { record, event_key, key, origin, facts, outcome })
             }
@@ -137,8 +137,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     replay: event.replay,
                     attempts: event.attempt.saturating_add(1),
                 };
-                let (processed, facts) = normalise(&self.rules.normalisers, &raw, place);
-                (facts, self.step(processed, event.raw_value.as_deref(), jobs))
+                self.read(&raw, place, event.raw_value.as_deref(), jobs)
             }
         };
         Ok(Some(Item {
@@ -151,13 +150,20 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         }))
     }
 
-    /// What comes of an event: ready, or the work of the steps that want it. `value` is its raw record's.
-    pub(super) fn step(
+    /// What a webhook's payload proves, and what comes of its event: ready, or the work of the steps that want it.
+    /// `value` is the raw record that the webhook was read from.
+    pub(super) fn read(
         &self,
-        event: ProcessedEvent,
+        raw: &RawEvent<'_>,
+        place: Place,
         value: Option<&[u8]>,
         jobs: &mut Vec<Job>,
-    ) -> Outcome {
+    ) -> (Vec<Fact>, Outcome) {
+        let (event, facts) = normalise(&self.rules.normalisers, raw, place);
+        (facts, self.step(event, value, jobs))
+    }
+
+    fn step(&self, event: ProcessedEvent, value: Option<&[u8]>, jobs: &mut Vec<Job>) -> Outcome {
         if self.rules.steps.is_empty() {
             return Outcome::Ready(Box::new(event));
         }
