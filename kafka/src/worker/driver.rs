@@ -2,13 +2,13 @@
 //! another one produce while it prepares what comes next.
 
 use super::{
-    beside::Beside,
     context::{Rebalanced, WorkerContext, list},
     logic::Logic,
     machine::Machine,
     mutated::{self, LastTransaction},
     native,
     options::{Host, Report, WorkerOptions},
+    produce_thread::ProduceThread,
     producer::TxnProducer,
     restore::{OpenRequest, Opening},
     start::{clock_offset, connect, lane_inputs, start_opener, start_watcher, subscribe},
@@ -91,8 +91,10 @@ where
     let waker =
         Waker::start(&options.name, &consumer).map_err(|error| fatal("waker thread", &error))?;
 
-    let beside = if L::PREPARES { Some(Beside::start()) } else { None };
-    let beside = beside.transpose().map_err(|error| fatal("producing thread", &error))?;
+    let produce_thread = L::PREPARES
+        .then(ProduceThread::start)
+        .transpose()
+        .map_err(|error| fatal("producing thread", &error))?;
     let (open_requests, requests) = channel();
     let (openings_in, openings) = sync_channel(OPENINGS);
     start_opener(options, requests, openings_in)?;
@@ -109,7 +111,7 @@ where
         waker,
         clock_offset: clock_offset(options, &producer).unwrap_or(0),
         producer: Some(Arc::new(producer)),
-        beside,
+        produce_thread,
         open_requests,
         openings,
         orphans,
@@ -135,7 +137,7 @@ struct Driver<'a, L: Logic, H> {
     /// `None` only between the end of an old producer and its replacement.
     producer: Option<Arc<TxnProducer>>,
     /// Of a role that prepares.
-    beside: Option<Beside>,
+    produce_thread: Option<ProduceThread>,
     open_requests: Sender<OpenRequest>,
     openings: Receiver<Opening>,
     /// Partitions of the group that nobody holds.
@@ -342,17 +344,17 @@ where
                 self.last.produces(&outputs);
                 crash_point(CrashPoint::BeforeProduce);
                 let now = self.now();
-                // Aside, since the call takes the rest of the driver.
-                let beside = self.beside.take();
-                if self.transact(|producer, machine| match &beside {
-                    Some(beside) if machine.buffered() > 0 => {
-                        beside.produce(producer, outputs, |enough| machine.prepare(now, enough))
+                // Taken out, since the call borrows the driver.
+                let thread = self.produce_thread.take();
+                if self.transact(|producer, machine| match &thread {
+                    Some(thread) if machine.buffered() > 0 => {
+                        thread.produce(producer, outputs, |enough| machine.prepare(now, enough))
                     }
                     _ => producer.produce(outputs),
                 }) {
                     crash_point(CrashPoint::AfterProduce);
                 }
-                self.beside = beside;
+                self.produce_thread = thread;
             }
             Action::SendOffsets(offsets, _) if mutated(Mutation::NoTransactions) => {
                 let outcome = mutated::commit_offsets(&self.consumer, &offsets);

@@ -22,10 +22,9 @@
 //! * [`types`]: records, outputs, events, actions, outcomes.
 //! * [`logic`]: the trait that the roles implement; [`options`]: what a role gives, and what it is told.
 //! * [`machine`]: the state machine; `lane` its bookkeeping per lane.
-//! * [`driver`], `start`, `beside`, `context`, `restore`, `orphans`, `waker`, `producer`, `native`, [`watchdog`]: librdkafka, threads, clocks;
-//!   `mutated` the deliberate mistakes of test builds.
+//! * [`driver`], `start`, `context`, `restore`, `orphans`, `waker`, `producer`, `produce_thread`, `native`, [`watchdog`]:
+//!   librdkafka, threads, clocks; `mutated` the deliberate mistakes of test builds.
 
-mod beside;
 mod context;
 pub mod driver;
 mod lane;
@@ -37,6 +36,7 @@ mod mutated;
 mod native;
 pub mod options;
 mod orphans;
+mod produce_thread;
 mod producer;
 mod restore;
 mod start;

@@ -20,13 +20,13 @@ use std::{
 type Produced = Result<Vec<(i32, i64)>, TxnError>;
 
 /// A thread that produces. It ends with this handle.
-pub(super) struct Beside {
+pub(super) struct ProduceThread {
     work: SyncSender<(Arc<TxnProducer>, Vec<Output>)>,
     outcomes: Receiver<Produced>,
 }
 
-impl Beside {
-    pub fn start() -> io::Result<Beside> {
+impl ProduceThread {
+    pub fn start() -> io::Result<ProduceThread> {
         // One transaction is open at a time, so neither side ever waits for room.
         let (work, requests) = sync_channel::<(Arc<TxnProducer>, Vec<Output>)>(1);
         let (answers, outcomes) = sync_channel(1);
@@ -40,7 +40,7 @@ impl Beside {
                 }
             }
         })?;
-        Ok(Beside { work, outcomes })
+        Ok(ProduceThread { work, outcomes })
     }
 
     /// As [`TxnProducer::produce`]. Meanwhile `work` is done, which is given what tells when to stop.
