@@ -225,8 +225,9 @@ impl Plan {
     }
 
     /// One deck. The shares are chosen so that brokers, which take longest to come back, are busy coming back
-    /// most of the time, without everything else having to wait for them: about ten SIGKILLs of roles for each
-    /// of a broker. The registry takes as long, and no broker can be taken away until it is up: it comes rarely.
+    /// most of the time, without everything else having to wait for them: for each SIGKILL of a broker there are
+    /// six of roles, and two roles that sleep past their session. The registry takes as long, and no broker can be
+    /// taken away until it is up: it comes rarely.
     fn shuffle(&mut self) {
         use Kind::{Gateway, Processor, RetryRouter};
         let mut deck = Vec::new();
@@ -238,7 +239,7 @@ impl Plan {
             deck.push(fault);
         }
         let session = self.means.session;
-        for _ in 0..5 {
+        for _ in 0..8 {
             let slot = self.slot(&[Processor, Processor, RetryRouter]);
             let asleep = session + self.millis(1_000, 3_000);
             deck.push(Fault::Zombie(slot, asleep));
