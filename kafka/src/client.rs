@@ -286,7 +286,7 @@ impl ClientSettings {
                 transaction_ms: options.transaction_timeout.as_millis(),
             });
         }
-        let heartbeat = (session / 10).clamp(Duration::from_millis(100), Duration::from_secs(3));
+        let heartbeat = (session / 10).clamp(Duration::from_millis(100), MAX_HEARTBEAT);
         let max_poll = (session * 2).max(Duration::from_secs(120));
         Ok(self.config(
             FETCH_TUNING,
@@ -342,6 +342,10 @@ impl ClientSettings {
         config
     }
 }
+
+/// Longest time between two heartbeats. When a worker joins, the partitions that it is to have are given up first, and
+/// are nobody's until the others have learnt from a heartbeat that the group is rebalanced once more (KIP-429).
+const MAX_HEARTBEAT: Duration = Duration::from_millis(500);
 
 /// What a worker fetches of a partition at a time, bytes. Pausing throws away what was fetched and not polled, and
 /// a partition of a delay tier is paused and resumed every thousand records: were it 16 MiB, most would be fetched

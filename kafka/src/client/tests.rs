@@ -109,7 +109,7 @@ fn worker_consumer_properties() {
             ("group.id", "g"),
             ("group.instance.id", "g-a-0"),
             ("group.protocol", "classic"),
-            ("heartbeat.interval.ms", "2000"),
+            ("heartbeat.interval.ms", "500"),
             ("isolation.level", "read_committed"),
             ("max.poll.interval.ms", "120000"),
             ("message.max.bytes", "16777216"),
