@@ -1,6 +1,6 @@
 //! `sluice-bench growth`: what gateway and processor cost as partitions and bodies grow.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use crate::{
     cells::{Outcome, Reading, http, processor},
@@ -49,7 +49,7 @@ pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
     let by_body = BODIES.map(|size| (size, USUAL.1, format!("{size} B bodies")));
     let points: Vec<_> = by_partitions.into_iter().chain(by_body).collect();
     let rounds = usize::from(args.rounds);
-    let mut found: BTreeMap<usize, Vec<Vec<Reading>>> = BTreeMap::new();
+    let mut found: Vec<Vec<Vec<Reading>>> = vec![Vec::new(); points.len()];
     for round in 0..rounds {
         for index in plan::order(points.len(), round) {
             let (size, partitions, name) = &points[index];
@@ -59,15 +59,15 @@ pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
             let count = processor::records(&lab).min(BACKLOG / *size as u64);
             let worked_off = processor::worked_off(&lab, setup, *size, count)?;
             readings.extend(shown("processor", &worked_off));
-            found.entry(index).or_default().push(readings);
+            found[index].push(readings);
         }
     }
     lab.close();
     let mut rows = Vec::new();
-    for (index, rounds) in found {
+    for ((_, _, name), rounds) in points.iter().zip(found) {
         for (nth, Reading { what, unit, .. }) in rounds[0].iter().enumerate() {
             let values = rounds.iter().map(|readings| readings[nth].value).collect();
-            rows.push(Row::of(format!("{}: {what}", points[index].2), unit, values));
+            rows.push(Row::of(format!("{name}: {what}"), unit, values));
         }
     }
     Ok(rows)
