@@ -18,16 +18,18 @@ const PARTITIONS: [u32; 4] = [1, 6, 24, 48];
 const BODIES: [usize; 4] = [100, 1024, 8 * 1024, 64 * 1024];
 /// Body while partitions grow, bytes; partitions while bodies grow.
 const USUAL: (usize, u32) = (1024, 6);
+/// How often each point is measured, unless told.
+const ROUNDS: usize = 3;
 /// Bytes of a backlog at the most.
 const BACKLOG: u64 = 1 << 30;
 
 /// Arguments of `growth`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How often each point is measured, a median being taken
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    rounds: u16,
-    /// Shorter and smaller measurements
+    /// How often each point is measured, a median being taken [default: 3]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    rounds: Option<u16>,
+    /// One round of shorter and smaller measurements
     #[arg(long)]
     quick: bool,
     /// The binary to measure; by default the one beside this program
@@ -48,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
         PARTITIONS.map(|partitions| (USUAL.0, partitions, format!("{partitions} partitions")));
     let by_body = BODIES.map(|size| (size, USUAL.1, format!("{size} B bodies")));
     let points: Vec<_> = by_partitions.into_iter().chain(by_body).collect();
-    let rounds = usize::from(args.rounds);
+    let rounds = args.rounds.map_or(if args.quick { 1 } else { ROUNDS }, usize::from);
     let mut found: Vec<Vec<Vec<Reading>>> = vec![Vec::new(); points.len()];
     for round in 0..rounds {
         for index in plan::order(points.len(), round) {

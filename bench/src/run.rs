@@ -28,7 +28,7 @@ const WARM_UP: [Cell; 2] = [Cell::Bare, Cell::Processor(1)];
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// How often each cell is measured, a median being taken; long cells are measured less often
+    /// How often each cell is measured, a median being taken; long cells are measured less often [default: 5]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1000))]
     rounds: Option<u16>,
     /// Cells to measure, by name or by what names begin with, separated by commas

@@ -1,6 +1,8 @@
 //! Hydration against a provider's API: what is asked, what the answer changes, what every refusal comes to.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+mod samples;
+
 use axum::{
     Router,
     body::Bytes,
@@ -8,6 +10,7 @@ use axum::{
     http::{HeaderMap, Method, StatusCode, Uri},
     response::{IntoResponse, Response},
 };
+use samples::raw_webhook;
 use secrecy::SecretString;
 use sluice_processor::{
     failure::Failure,
@@ -24,12 +27,12 @@ use std::{
 };
 use tokio::net::TcpListener;
 
-/// Asks for `/things/<object>`, and believes the answer.
 /// What an answer with this status proves.
 fn approved(state: String) -> Fact {
     Fact { state, kind: "payment.succeeded".to_owned(), amount_minor: None, since_ms: None }
 }
 
+/// Asks for `/things/<object>`, and believes the answer.
 #[derive(Debug)]
 struct Reader;
 
@@ -172,27 +175,11 @@ fn step(api: Api, config: HydrateConfig) -> Hydrate {
 
 fn raw(object: Option<&str>, received_at: i64) -> RawWebhook {
     RawWebhook {
-        event_key: "shop:e".into(),
-        source: "shop".into(),
-        provider: "p".into(),
-        event_id: "e".into(),
         event_type: "thing.changed".into(),
         object_id: object.map(str::to_owned),
-        tenant: None,
-        livemode: None,
         occurred_at: Some(5),
         received_at,
-        request_id: "r".into(),
-        origin: Origin::Webhook,
-        method: "POST".into(),
-        url: "/".into(),
-        remote_address: "::1".into(),
-        headers: vec![],
-        body: b"{}".to_vec(),
-        batch_index: 0,
-        batch_size: 1,
-        event_body: None,
-        verdict: Verdict { scheme: "x".into(), secret: "env:X".into(), signed_at: None },
+        ..raw_webhook("shop", "p", "e")
     }
 }
 

@@ -96,7 +96,10 @@ impl Bodies {
 /// The lines that carry an event, without their ends.
 fn lines(body: &[u8]) -> impl Iterator<Item = &[u8]> + Clone {
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    body.split(|byte| *byte == b'\n')
+    let mut begin = 0;
+    memchr::memchr_iter(b'\n', body)
+        .chain([body.len()])
+        .map(move |end| &body[std::mem::replace(&mut begin, end + 1)..end])
         .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
         .filter(|line| !line.trim_ascii().is_empty())
 }

@@ -3,7 +3,10 @@
 
 mod ahead;
 mod facts;
+#[path = "../samples/mod.rs"]
+mod samples;
 
+use samples::raw_webhook;
 use sluice_kafka::worker::{
     InputFacts, JournalFacts, JournalRecord, LaneFacts, Logic, Output, Planned, Record,
     TopicPartition,
@@ -75,27 +78,9 @@ fn raw_value(id: &str) -> Vec<u8> {
         r#"{{"id":"{id}","object":"event","type":"payment_intent.succeeded","data":{{"object":{{"id":"pi_1","object":"payment_intent","amount":1250,"amount_received":1250,"currency":"jpy","status":"succeeded"}}}}}}"#
     );
     let raw = RawWebhook {
-        event_key: format!("stripe:{id}"),
-        source: "stripe".into(),
-        provider: "stripe".into(),
-        event_id: id.into(),
         event_type: "payment_intent.succeeded".into(),
-        object_id: None,
-        tenant: None,
-        livemode: None,
-        occurred_at: None,
-        received_at: 5,
-        request_id: "r".into(),
-        origin: Origin::Webhook,
-        method: "POST".into(),
-        url: "/".into(),
-        remote_address: "::1".into(),
-        headers: vec![],
         body: body.into_bytes(),
-        batch_index: 0,
-        batch_size: 1,
-        event_body: None,
-        verdict: Verdict { scheme: "x".into(), secret: "env:X".into(), signed_at: None },
+        ..raw_webhook("stripe", "stripe", id)
     };
     Encoder::new(RecordKind::RawWebhook as u32).encode(&raw)
 }

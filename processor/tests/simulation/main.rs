@@ -16,6 +16,8 @@
 
 mod invariants;
 mod local;
+#[path = "../samples/mod.rs"]
+mod samples;
 mod world;
 
 use local::{Counts, Local, Memory, OnDisk};

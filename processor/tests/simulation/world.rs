@@ -1,6 +1,9 @@
 //! The processor under test and the world around it: senders, the retry router, operators.
 
-use crate::local::{Life, Local};
+use crate::{
+    local::{Life, Local},
+    samples::raw_webhook,
+};
 use futures::future::BoxFuture;
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use sluice_kafka::{
@@ -228,29 +231,7 @@ impl<L: Local> World<L> {
         if rng.random_bool(0.3) {
             self.fails.insert(event_key.clone(), *[1, 2, 4, 99].choose(rng).unwrap());
         }
-        let raw = RawWebhook {
-            event_key: event_key.clone(),
-            source: "s".into(),
-            provider: "hmac".into(),
-            event_id: id,
-            event_type: "t".into(),
-            object_id: None,
-            tenant: None,
-            livemode: None,
-            occurred_at: None,
-            received_at: now,
-            request_id: "r".into(),
-            origin: Origin::Webhook,
-            method: "POST".into(),
-            url: "/".into(),
-            remote_address: "::1".into(),
-            headers: vec![],
-            body: b"{}".to_vec(),
-            batch_index: 0,
-            batch_size: 1,
-            event_body: None,
-            verdict: Verdict { scheme: "x".into(), secret: "env:X".into(), signed_at: None },
-        };
+        let raw = RawWebhook { received_at: now, ..raw_webhook("s", "hmac", &id) };
         let garbage = rng.random_bool(0.02);
         let value = if garbage {
             if rng.random_bool(0.5) { None } else { Some(b"garbage".to_vec()) }
