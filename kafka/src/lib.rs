@@ -6,6 +6,7 @@
 //! * [`topics`]: names and settings of every topic, as types instead of strings.
 //! * [`settings`]: from configuration to topics and clients.
 //! * [`client`]: one function per kind of client; the exact configuration of each is pinned.
+//! * `delivery`: whether a delivery report is worth what it says.
 //! * [`publisher`]: the idempotent producer of the gateway: durable before it says so.
 //! * [`worker`]: the exactly-once worker that the processor and the retry router share.
 //! * [`role`]: what the processor and the retry router do around their workers.
@@ -15,6 +16,7 @@
 
 pub mod admin;
 pub mod client;
+mod delivery;
 pub mod inspect;
 pub mod publisher;
 pub mod role;

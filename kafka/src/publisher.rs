@@ -27,7 +27,10 @@ use rdkafka::{
 use tokio::sync::{Notify, oneshot};
 
 pub use crate::client::PublisherOptions;
-use crate::client::{ClientError, ClientSettings, Events, log};
+use crate::{
+    client::{ClientError, ClientSettings, Events, log},
+    delivery,
+};
 
 /// How long dropping a publisher waits for what is in flight.
 const DROP_LIMIT: Duration = Duration::from_secs(2);
@@ -73,6 +76,9 @@ pub enum PublishError {
     /// No acknowledgement in time. The record may still be, or may still become, stored.
     #[error("Kafka did not acknowledge in time; the record may be stored or not: publish it again")]
     TimedOut,
+    /// Taken for stored by the client, without a broker's word. The record may be stored or not.
+    #[error("the record may be stored or not, publish it again: {}", delivery::INFERRED)]
+    Inferred,
     /// The record is larger than a topic takes. Nothing was stored.
     #[error("the record is larger than the 16 MiB that a topic takes")]
     TooLarge,
@@ -185,11 +191,12 @@ impl ProducerContext for Reports {
         let result = match result {
             Ok(message) => {
                 self.0.status.store(REACHABLE, Ordering::Release);
-                Ok(Stored {
+                let stored = |offset| Stored {
                     partition: message.partition(),
-                    offset: message.offset(),
+                    offset,
                     timestamp_ms: message.timestamp().to_millis(),
-                })
+                };
+                delivery::offset(message).map(stored).ok_or(PublishError::Inferred)
             }
             Err((error, _)) => Err(self.0.failure(error)),
         };
@@ -349,5 +356,42 @@ impl Drop for Publisher {
         {
             tracing::warn!(%error, in_flight = self.in_flight(), "records given up without an acknowledgement");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use rdkafka::{
+        mocking::MockCluster,
+        producer::DefaultProducerContext,
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
+
+    use super::*;
+
+    /// A broker of the client's own says that it has seen the record's sequence number: one of the two ways to a report
+    /// that is inferred. The other takes a leader that becomes ready between two records.
+    #[tokio::test]
+    async fn a_record_that_is_only_taken_for_stored_is_of_unknown_outcome() {
+        let cluster = MockCluster::<DefaultProducerContext>::new(1).unwrap();
+        cluster.create_topic("t", 1, 1).unwrap();
+        let settings = ClientSettings {
+            bootstrap_servers: cluster.bootstrap_servers(),
+            properties: BTreeMap::new(),
+            client_id: "test".to_owned(),
+        };
+        let publisher = Publisher::connect(&settings, PublisherOptions::default()).unwrap();
+        let publish = || {
+            let record =
+                Outgoing { topic: "t", partition: Some(0), key: b"k", value: b"v", headers: &[] };
+            publisher.enqueue(record).unwrap()
+        };
+        assert_eq!(publish().await.map(|stored| stored.offset), Ok(0));
+        let seen = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[seen]);
+        assert_eq!(publish().await, Err(PublishError::Inferred));
     }
 }

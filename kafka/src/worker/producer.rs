@@ -5,7 +5,10 @@ use super::{
     native,
     types::{Output, TopicPartition, TxnError},
 };
-use crate::client::{ClientSettings, TransactionalOptions, complain};
+use crate::{
+    client::{ClientSettings, TransactionalOptions, complain},
+    delivery,
+};
 use rdkafka::{
     ClientContext, Message, Timestamp,
     consumer::ConsumerGroupMetadata,
@@ -29,6 +32,8 @@ const JOURNAL: usize = 1;
 struct Deliveries {
     /// The first failure since the transaction began.
     failed: Option<KafkaError>,
+    /// A record was taken for stored without a broker's word.
+    inferred: bool,
     /// Next offset per journal partition.
     journal: Vec<(i32, i64)>,
     /// When the transaction began, ms by our clock.
@@ -60,8 +65,12 @@ impl ProducerContext for Reports {
         match result {
             Ok(message) => {
                 let mut state = self.lock();
-                if mark == JOURNAL {
-                    state.journal.push((message.partition(), message.offset() + 1));
+                match delivery::offset(message) {
+                    None => state.inferred = true,
+                    Some(offset) if mark == JOURNAL => {
+                        state.journal.push((message.partition(), offset + 1));
+                    }
+                    Some(_) => {}
                 }
                 if let Timestamp::LogAppendTime(stamped) = message.timestamp() {
                     // Stamped after the transaction began and before the acknowledgement arrived.
@@ -195,9 +204,15 @@ impl TxnProducer {
     }
 
     fn check_delivered(&self) -> Result<(), TxnError> {
-        let failed = self.client.context().lock().failed.clone();
+        let (failed, inferred) = {
+            let state = self.client.context().lock();
+            (state.failed.clone(), state.inferred)
+        };
         match failed {
             Some(error) => Err(self.classify("produce", &error)),
+            None if inferred => {
+                Err(TxnError::Abortable(format!("produce: {}", delivery::INFERRED)))
+            }
             None => Ok(()),
         }
     }
@@ -304,4 +319,48 @@ fn headers(output: &Output) -> OwnedHeaders {
     output.headers.iter().fold(headers, |headers, (name, value)| {
         headers.insert(Header { key: name, value: Some(&**value) })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use rdkafka::{
+        mocking::MockCluster,
+        producer::DefaultProducerContext,
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
+    use std::collections::BTreeMap;
+
+    /// As the publisher's test of the same: here the transaction must not be committed.
+    #[test]
+    fn a_transaction_with_a_record_that_is_only_taken_for_stored_is_aborted() {
+        let cluster = MockCluster::<DefaultProducerContext>::new(1).unwrap();
+        cluster.create_topic("journal", 1, 1).unwrap();
+        let settings = ClientSettings {
+            bootstrap_servers: cluster.bootstrap_servers(),
+            properties: BTreeMap::new(),
+            client_id: "test".to_owned(),
+        };
+        let options = TransactionalOptions {
+            transactional_id: "worker".to_owned(),
+            transaction_timeout: Duration::from_secs(10),
+        };
+        let producer =
+            TxnProducer::connect(&settings, &options, Some("journal".to_owned())).unwrap();
+        let output = || Output {
+            topic: "journal".into(),
+            partition: Some(0),
+            key: None,
+            value: b"v".to_vec(),
+            headers: Vec::new(),
+        };
+        producer.begin().unwrap();
+        assert_eq!(producer.produce(vec![output()]).unwrap(), [(0, 1)]);
+        let seen = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+        cluster.request_errors(RDKafkaApiKey::Produce, &[seen]);
+        let produced = producer.produce(vec![output()]);
+        assert!(matches!(produced, Err(TxnError::Abortable(_))), "{produced:?}");
+        producer.abort().unwrap();
+    }
 }

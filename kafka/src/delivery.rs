@@ -1,0 +1,20 @@
+//! Whether a delivery report is worth what it says.
+//!
+//! librdkafka reports records as stored that no broker has said to be: it infers it from a later record of the same
+//! partition that was stored, or from a broker that says it has seen the sequence number before. The inference does not hold
+//! when a partition's leader changes. Up to five records are on their way one by one; the first comes before the new leader
+//! is ready and is refused, the second comes after. That leader has never heard of the producer, and from such a producer
+//! Kafka takes any sequence number as the first. So the second is stored, and the first is taken for stored with it, and
+//! lost. A report that is inferred has no offset, and that is how it is told apart: what became of its record is unknown.
+
+use rdkafka::Message;
+
+/// Why a record without an offset is not known to be stored.
+pub(crate) const INFERRED: &str =
+    "the client takes it for stored, but no broker has told its offset";
+
+/// Where the record was stored; `None` where no broker has said that it was.
+pub(crate) fn offset(delivered: &impl Message) -> Option<i64> {
+    let offset = delivered.offset();
+    (offset >= 0).then_some(offset)
+}
