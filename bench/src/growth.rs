@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> anyhow::Result<Vec<Row>> {
         PARTITIONS.map(|partitions| (USUAL.0, partitions, format!("{partitions} partitions")));
     let by_body = BODIES.map(|size| (size, USUAL.1, format!("{size} B bodies")));
     let points: Vec<_> = by_partitions.into_iter().chain(by_body).collect();
-    let rounds = args.rounds.map_or(if args.quick { 1 } else { ROUNDS }, usize::from);
+    let rounds = plan::rounds(args.rounds, args.quick, ROUNDS);
     let mut found: Vec<Vec<Vec<Reading>>> = vec![Vec::new(); points.len()];
     for round in 0..rounds {
         for index in plan::order(points.len(), round) {

@@ -6,6 +6,11 @@ pub fn order(count: usize, round: usize) -> Vec<usize> {
     (0..count).map(|index| (index + round) % count).collect()
 }
 
+/// How many rounds there are: as many as told, or one where it is only to be seen that everything works, or `usual`.
+pub fn rounds(told: Option<u16>, quick: bool, usual: usize) -> usize {
+    told.map_or(if quick { 1 } else { usual }, usize::from)
+}
+
 /// Whether a cell is due in a round, given that it is to be measured `wanted` times in `rounds` rounds: its times lie
 /// evenly among them.
 pub fn is_due(round: usize, rounds: usize, wanted: usize) -> bool {

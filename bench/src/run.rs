@@ -73,7 +73,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let rounds = args.rounds.map_or(if args.quick { 1 } else { ROUNDS }, usize::from);
+    let rounds = plan::rounds(args.rounds, args.quick, ROUNDS);
     if cells.iter().any(|cell| matches!(cell, Cell::Peer(_))) {
         // Now, not in a cell: it takes minutes the first time.
         let status = Command::new("bench/peers/build")

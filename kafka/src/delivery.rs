@@ -18,3 +18,44 @@ pub(crate) fn offset(delivered: &impl Message) -> Option<i64> {
     let offset = delivered.offset();
     (offset >= 0).then_some(offset)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use rdkafka::{
+        mocking::MockCluster,
+        producer::DefaultProducerContext,
+        types::{RDKafkaApiKey, RDKafkaRespErr},
+    };
+
+    use crate::client::ClientSettings;
+
+    /// A broker of the client's own, which can bring the client to infer.
+    pub(crate) struct Inferring(MockCluster<'static, DefaultProducerContext>);
+
+    impl Inferring {
+        /// With one topic of one partition.
+        pub(crate) fn start(topic: &str) -> Self {
+            let cluster = MockCluster::new(1).unwrap();
+            cluster.create_topic(topic, 1, 1).unwrap();
+            Self(cluster)
+        }
+
+        pub(crate) fn settings(&self) -> ClientSettings {
+            ClientSettings {
+                bootstrap_servers: self.0.bootstrap_servers(),
+                properties: BTreeMap::new(),
+                client_id: "test".to_owned(),
+            }
+        }
+
+        /// The next record is answered with its sequence number having been seen: one of the two ways to a report that
+        /// is inferred. The other takes a leader that becomes ready between two records.
+        pub(crate) fn infer(&self) {
+            let seen = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
+            self.0.request_errors(RDKafkaApiKey::Produce, &[seen]);
+        }
+    }
+}

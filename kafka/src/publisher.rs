@@ -362,36 +362,21 @@ impl Drop for Publisher {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use std::collections::BTreeMap;
-
-    use rdkafka::{
-        mocking::MockCluster,
-        producer::DefaultProducerContext,
-        types::{RDKafkaApiKey, RDKafkaRespErr},
-    };
-
     use super::*;
+    use crate::delivery::tests::Inferring;
 
-    /// A broker of the client's own says that it has seen the record's sequence number: one of the two ways to a report
-    /// that is inferred. The other takes a leader that becomes ready between two records.
     #[tokio::test]
     async fn a_record_that_is_only_taken_for_stored_is_of_unknown_outcome() {
-        let cluster = MockCluster::<DefaultProducerContext>::new(1).unwrap();
-        cluster.create_topic("t", 1, 1).unwrap();
-        let settings = ClientSettings {
-            bootstrap_servers: cluster.bootstrap_servers(),
-            properties: BTreeMap::new(),
-            client_id: "test".to_owned(),
-        };
-        let publisher = Publisher::connect(&settings, PublisherOptions::default()).unwrap();
+        let broker = Inferring::start("t");
+        let options = PublisherOptions::default();
+        let publisher = Publisher::connect(&broker.settings(), options).unwrap();
         let publish = || {
             let record =
                 Outgoing { topic: "t", partition: Some(0), key: b"k", value: b"v", headers: &[] };
             publisher.enqueue(record).unwrap()
         };
         assert_eq!(publish().await.map(|stored| stored.offset), Ok(0));
-        let seen = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
-        cluster.request_errors(RDKafkaApiKey::Produce, &[seen]);
+        broker.infer();
         assert_eq!(publish().await, Err(PublishError::Inferred));
     }
 }

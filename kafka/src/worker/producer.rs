@@ -325,29 +325,17 @@ fn headers(output: &Output) -> OwnedHeaders {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use rdkafka::{
-        mocking::MockCluster,
-        producer::DefaultProducerContext,
-        types::{RDKafkaApiKey, RDKafkaRespErr},
-    };
-    use std::collections::BTreeMap;
+    use crate::delivery::tests::Inferring;
 
-    /// As the publisher's test of the same: here the transaction must not be committed.
     #[test]
     fn a_transaction_with_a_record_that_is_only_taken_for_stored_is_aborted() {
-        let cluster = MockCluster::<DefaultProducerContext>::new(1).unwrap();
-        cluster.create_topic("journal", 1, 1).unwrap();
-        let settings = ClientSettings {
-            bootstrap_servers: cluster.bootstrap_servers(),
-            properties: BTreeMap::new(),
-            client_id: "test".to_owned(),
-        };
+        let broker = Inferring::start("journal");
         let options = TransactionalOptions {
             transactional_id: "worker".to_owned(),
             transaction_timeout: Duration::from_secs(10),
         };
         let producer =
-            TxnProducer::connect(&settings, &options, Some("journal".to_owned())).unwrap();
+            TxnProducer::connect(&broker.settings(), &options, Some("journal".to_owned())).unwrap();
         let output = || Output {
             topic: "journal".into(),
             partition: Some(0),
@@ -357,8 +345,7 @@ mod tests {
         };
         producer.begin().unwrap();
         assert_eq!(producer.produce(vec![output()]).unwrap(), [(0, 1)]);
-        let seen = RDKafkaRespErr::RD_KAFKA_RESP_ERR_DUPLICATE_SEQUENCE_NUMBER;
-        cluster.request_errors(RDKafkaApiKey::Produce, &[seen]);
+        broker.infer();
         let produced = producer.produce(vec![output()]);
         assert!(matches!(produced, Err(TxnError::Abortable(_))), "{produced:?}");
         producer.abort().unwrap();
