@@ -61,7 +61,7 @@ struct Args {
     /// As --short, with the counts of a long run
     #[arg(long, conflicts_with = "short")]
     long: bool,
-    /// Plant a mistake: no-dedup, no-transactions, reuse-producer
+    /// Plant a mistake: no-dedup, no-transactions, reuse-producer, trust-inferred
     #[arg(long, value_name = "NAME")]
     mutation: Option<String>,
     /// Only the faults of the controls, as with a planted mistake

@@ -170,6 +170,8 @@ pub struct Means {
     pub pause: Duration,
 }
 
+/// How the client.id of a gateway begins.
+const GATEWAY: &str = "sluice-gateway";
 /// How the client.id of a processor begins.
 const PROCESSOR: &str = "sluice-processor";
 /// How the client.id of a retry router begins.
@@ -305,6 +307,18 @@ impl Plan {
             let wire = Wire::new(ApiKey::EndTxn, side, Action::Drop).of_client(role);
             return Fault::Wire(wire, self.rng.random_range(4..=8));
         }
+        if self.rng.random_range(0..12) == 0 {
+            // As leaders that have just been elected do. Only of a producer that it does not know a leader takes a
+            // later record without the one it refused: so most are for those that have just been started.
+            let refuse = Action::Refuse(self.millis(10, 500));
+            let wire = Wire::new(ApiKey::Produce, Side::Request, refuse);
+            let wire = match self.rng.random_range(0..4) {
+                0 => wire.of_client(PROCESSOR).first_of_connection(),
+                1..3 => wire.of_client(GATEWAY).first_of_connection(),
+                _ => wire,
+            };
+            return Fault::Wire(wire, self.rng.random_range(1..=4));
+        }
         let (api, side, shares) = WIRES[self.rng.random_range(0..WIRES.len())];
         if api == ApiKey::EndTxn && side == Side::Request && self.rng.random_range(0..4) == 0 {
             let action = Action::HoldUntilNextTransaction;
@@ -342,7 +356,8 @@ impl Iterator for Plan {
 
 /// The schedule of the controls: over and over what a planted mistake cannot survive. Deaths between
 /// producing and committing betray who writes without transactions; cut answers to commits, who goes on with the
-/// same producer; and duplicates, who does not look for them.
+/// same producer; duplicates, who does not look for them; and a new gateway whose first records are refused, who trusts what
+/// its client infers.
 pub fn control(proxy: bool) -> impl Iterator<Item = (Duration, Fault)> {
     let crash = |number| Fault::Crash {
         slot: Slot { kind: Kind::Processor, number },
@@ -354,8 +369,15 @@ pub fn control(proxy: bool) -> impl Iterator<Item = (Duration, Fault)> {
     // the four workers. Then there is time for the outcome to become unknown, and for what follows.
     let cut = Wire::new(ApiKey::EndTxn, Side::Response, Action::Cut);
     let swallow = Wire::new(ApiKey::EndTxn, Side::Response, Action::Drop).of_client(PROCESSOR);
+    // For as long as it takes that others are behind it.
+    let refuse = Action::Refuse(Duration::from_millis(400));
+    let refuse = Wire::new(ApiKey::Produce, Side::Request, refuse);
+    let refuse = refuse.of_client(GATEWAY).first_of_connection();
+    let new_gateway = Fault::Kill(Slot { kind: Kind::Gateway, number: 0 });
     let moment = Duration::from_millis(400);
     let round = [
+        (moment, Fault::Wire(refuse, 1)),
+        (moment, new_gateway),
         (moment, Fault::Wire(cut, 4)),
         (moment, crash(0)),
         (moment, Fault::Duplicates(40)),
@@ -393,6 +415,7 @@ mod tests {
     #[test]
     fn every_kind_comes_and_parameters_are_in_bounds() {
         let mut kinds: BTreeMap<String, u32> = BTreeMap::new();
+        let (mut refused, mut of_new) = (0, 0);
         for (pause, fault) in Plan::new(1, MEANS).take(10_000) {
             assert!(pause <= MEANS.pause);
             *kinds.entry(fault.kind()).or_default() += 1;
@@ -406,9 +429,14 @@ mod tests {
                     assert!((1..=3).contains(&broker))
                 }
                 Fault::Duplicates(copies) => assert!((1..=1000).contains(&copies)),
+                Fault::Wire(Wire { action: Action::Refuse(_), first, .. }, _) => {
+                    refused += 1;
+                    of_new += u32::from(first);
+                }
                 _ => {}
             }
         }
+        assert!(of_new > 50 && refused - of_new > 50, "{refused}, {of_new}");
         for point in CrashPoint::ALL {
             assert!(kinds[&format!("crash {}", point.name())] > 100, "{kinds:?}");
         }

@@ -8,6 +8,7 @@
 //! * `api`: the requests by name;
 //! * `frame`: where frames begin and whose they are;
 //! * `board`: what is armed and what has fired;
+//! * `exchange`: the requests that are under way on a connection;
 //! * `connection`: passing on, and doing what a fault says.
 //!
 //! Bounds: 256 KiB of memory and at most 16,384 outstanding requests for each connection, 1,024 connections for
@@ -16,6 +17,7 @@
 mod api;
 mod board;
 mod connection;
+mod exchange;
 mod frame;
 
 use std::{
@@ -83,6 +85,10 @@ pub enum Action {
     /// it when an AddPartitionsToTxn of the same transactional.id has been answered on another connection,
     /// that is when the next transaction has begun; or after 20 s. This is the late request of KAFKA-17754.
     HoldUntilNextTransaction,
+    /// A Produce request of one partition alone: the broker never gets it, and the proxy answers after this long, in
+    /// the order of requests, that the broker is not the partition's leader (NOT_LEADER_OR_FOLLOWER). What is behind it
+    /// on the connection passes meanwhile. So does a broker that becomes the leader between two records.
+    Refuse(Duration),
 }
 
 /// One fault: it strikes the next frame that matches, once.
@@ -96,18 +102,26 @@ pub struct Fault {
     pub action: Action,
     /// How the client.id must begin; `None` for any client.
     pub client: Option<String>,
+    /// Whether only the first request of its kind on a connection is meant.
+    pub first: bool,
 }
 
 impl Fault {
     /// A fault for any client.
     pub fn new(api: ApiKey, side: Side, action: Action) -> Self {
-        Self { api, side, action, client: None }
+        Self { api, side, action, client: None, first: false }
     }
 
     /// For clients alone whose client.id begins with `prefix`.
     #[must_use]
     pub fn of_client(self, prefix: impl Into<String>) -> Self {
         Self { client: Some(prefix.into()), ..self }
+    }
+
+    /// For the first request of its kind on a connection alone: what a client has just been started for.
+    #[must_use]
+    pub fn first_of_connection(self) -> Self {
+        Self { first: true, ..self }
     }
 
     /// What it is counted as, such as `cut EndTxn response`.
@@ -117,6 +131,7 @@ impl Fault {
             Action::Drop => "drop",
             Action::Cut => "cut",
             Action::HoldUntilNextTransaction => "hold",
+            Action::Refuse(_) => "refuse",
         };
         format!("{verb} {} {}", self.api, self.side)
     }
@@ -147,14 +162,11 @@ pub enum ProxyError {
     /// Too many faults wait for their frame.
     #[error("{0} faults are armed already")]
     TooManyArmed(usize),
-    /// Only an EndTxn request can be held.
-    #[error("a {api} {side} cannot be held for the next transaction, only an EndTxn request")]
-    NotHeld {
-        /// The request that was named.
-        api: ApiKey,
-        /// The side that was named.
-        side: Side,
-    },
+    /// This action is not for this request or side.
+    #[error(
+        "there is no `{0}`: only an EndTxn request is held, and only a Produce request is refused"
+    )]
+    NoSuchFault(String),
     /// The proxy has no such route.
     #[error("the proxy has no route to broker {0}")]
     NoRoute(u16),
@@ -208,7 +220,8 @@ impl Proxy {
     /// Arms a fault for the next frame that it matches. Of several that match, the oldest strikes.
     ///
     /// # Errors
-    /// 64 faults are armed already, or something else than an EndTxn request is to be held.
+    /// 64 faults are armed already, or something else than an EndTxn request is to be held, or than a Produce request
+    /// refused.
     pub fn arm(&self, fault: Fault) -> Result<(), ProxyError> {
         self.board.arm(fault)
     }

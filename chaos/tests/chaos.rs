@@ -103,6 +103,7 @@ async fn planted_mistakes_are_found_and_without_them_there_is_nothing_to_find() 
         Some(Mutation::NoDedup),
         Some(Mutation::NoTransactions),
         Some(Mutation::ReuseProducer),
+        Some(Mutation::TrustInferred),
     ];
     for mutation in mistakes {
         let options = RunOptions {
@@ -123,6 +124,7 @@ async fn planted_mistakes_are_found_and_without_them_there_is_nothing_to_find() 
             None => {
                 assert_eq!(report.outcome(), Outcome::Clean);
                 assert!(report.times("cut EndTxn response") > 0, "{:?}", report.faults);
+                assert!(report.times("refuse Produce request") > 0, "{:?}", report.faults);
             }
             Some(_) => assert!(report.lost + report.doubled > 0, "{mutation:?} was not seen"),
         }

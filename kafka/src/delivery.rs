@@ -8,6 +8,7 @@
 //! lost. A report that is inferred has no offset, and that is how it is told apart: what became of its record is unknown.
 
 use rdkafka::Message;
+use sluice_service::faults::{Mutation, mutated};
 
 /// Why a record without an offset is not known to be stored.
 pub(crate) const INFERRED: &str =
@@ -16,7 +17,7 @@ pub(crate) const INFERRED: &str =
 /// Where the record was stored; `None` where no broker has said that it was.
 pub(crate) fn offset(delivered: &impl Message) -> Option<i64> {
     let offset = delivered.offset();
-    (offset >= 0).then_some(offset)
+    (offset >= 0 || mutated(Mutation::TrustInferred)).then_some(offset)
 }
 
 #[cfg(test)]

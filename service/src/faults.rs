@@ -1,7 +1,7 @@
 //! Faults on purpose: what a test needs to break a process from within.
 //!
 //! A claim such as "exactly once, wherever a process dies" can only be checked by dying there. So the places
-//! that matter have names ([`CrashPoint`]), the clock can be set aside, and three deliberate mistakes
+//! that matter have names ([`CrashPoint`]), the clock can be set aside, and four deliberate mistakes
 //! ([`Mutation`]) prove that a harness sees what such mistakes do.
 //!
 //! All of it exists only with the Cargo feature `fault-injection`, which the workspace's test crates switch
@@ -66,6 +66,9 @@ pub enum Mutation {
     /// After an unknown outcome the same producer goes on, takes it for an abort and does the work again: a
     /// commit of which the answer was lost comes out twice.
     ReuseProducer,
+    /// A record that the client takes for stored without a broker's word is taken for stored: one that a new leader
+    /// refused is lost.
+    TrustInferred,
 }
 
 /// A fault that cannot be injected as asked.

@@ -47,6 +47,8 @@ pub(super) struct Target<'a> {
     pub(super) api: ApiKey,
     pub(super) side: Side,
     pub(super) client_id: &'a [u8],
+    /// Whether it is the first of its kind on its connection, or the answer to that.
+    pub(super) first: bool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -56,9 +58,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Board {
     pub(super) fn arm(&self, fault: Fault) -> Result<(), ProxyError> {
-        let holds = matches!(fault.action, Action::HoldUntilNextTransaction);
-        if holds && (fault.api, fault.side) != (ApiKey::EndTxn, Side::Request) {
-            return Err(ProxyError::NotHeld { api: fault.api, side: fault.side });
+        let only = match fault.action {
+            Action::HoldUntilNextTransaction => Some(ApiKey::EndTxn),
+            Action::Refuse(_) => Some(ApiKey::Produce),
+            Action::Delay(_) | Action::Drop | Action::Cut => None,
+        };
+        if only.is_some_and(|only| (fault.api, fault.side) != (only, Side::Request)) {
+            return Err(ProxyError::NoSuchFault(fault.kind()));
         }
         let mut armed = locked(&self.armed);
         if armed.len() >= ARMED_LIMIT {
@@ -91,6 +97,7 @@ impl Board {
             let client = fault.client.as_deref().unwrap_or_default();
             (fault.api, fault.side) == (target.api, target.side)
                 && target.client_id.starts_with(client.as_bytes())
+                && (target.first || !fault.first)
         })?;
         let fault = armed.remove(index)?;
         self.waiting.store(armed.len(), Ordering::Release);
@@ -157,7 +164,7 @@ mod tests {
     use super::*;
 
     fn target(api: ApiKey, side: Side, client_id: &[u8]) -> Target<'_> {
-        Target { broker: 1, api, side, client_id }
+        Target { broker: 1, api, side, client_id, first: false }
     }
 
     #[test]
@@ -176,14 +183,21 @@ mod tests {
         assert_eq!(board.strike(&target(ApiKey::Fetch, Side::Request, b"writer-1")), None);
         let reader = target(ApiKey::Fetch, Side::Request, b"reader-1");
         assert_eq!(board.strike(&reader), Some(Action::Cut));
+        let refuse = Action::Refuse(Duration::ZERO);
+        let first = Fault::new(ApiKey::Produce, Side::Request, refuse).first_of_connection();
+        board.arm(first).unwrap();
+        let later = target(ApiKey::Produce, Side::Request, b"c");
+        assert_eq!(board.strike(&later), None);
+        assert_eq!(board.strike(&Target { first: true, ..later }), Some(refuse));
         assert_eq!(
             board.counts(),
             BTreeMap::from([
                 ("cut Fetch request".to_owned(), 1),
-                ("delay Produce response".to_owned(), 2)
+                ("delay Produce response".to_owned(), 2),
+                ("refuse Produce request".to_owned(), 1)
             ])
         );
-        assert_eq!(board.log().len(), 3);
+        assert_eq!(board.log().len(), 4);
         assert!(board.log()[2].note.contains("reader-1"));
     }
 
@@ -197,9 +211,16 @@ mod tests {
         assert!(matches!(board.arm(fault()), Err(ProxyError::TooManyArmed(_))));
         assert_eq!(board.disarm_all(), ARMED_LIMIT);
         assert_eq!(board.strike(&target(ApiKey::Fetch, Side::Request, b"")), None);
-        let held = |side| Fault::new(ApiKey::EndTxn, side, Action::HoldUntilNextTransaction);
-        assert!(matches!(board.arm(held(Side::Response)), Err(ProxyError::NotHeld { .. })));
-        board.arm(held(Side::Request)).unwrap();
+        for (action, api) in [
+            (Action::HoldUntilNextTransaction, ApiKey::EndTxn),
+            (Action::Refuse(Duration::ZERO), ApiKey::Produce),
+        ] {
+            for (api, side) in [(api, Side::Response), (ApiKey::Fetch, Side::Request)] {
+                let armed = board.arm(Fault::new(api, side, action));
+                assert!(matches!(armed, Err(ProxyError::NoSuchFault(_))), "{api} {side}");
+            }
+            board.arm(Fault::new(api, Side::Request, action)).unwrap();
+        }
         for _ in 0..=LOG_LIMIT {
             board.note("kind".to_owned(), String::new());
         }

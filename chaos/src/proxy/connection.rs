@@ -2,34 +2,27 @@
 //!
 //! A pump in each direction reads into a window of fixed size, finds the frames in it, and writes on
 //! what is there, part of a frame or many, from where it was read. Only at the beginning of a frame a
-//! fault can strike; all that came before is written by then.
+//! fault can strike; all that came before is written by then. What the proxy answers itself is left for the other
+//! pump, which says it in its turn.
 
-use std::{
-    collections::VecDeque,
-    io,
-    net::Ipv4Addr,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, net::Ipv4Addr, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use super::{
     Action, ApiKey, Side,
     board::{Board, Target},
+    exchange::{Exchange, OUTSTANDING_LIMIT, OwnAnswer, Pending},
     frame::{self, FrameError, HEAD_LIMIT},
 };
 
 /// Bytes read at once, in each direction; more than a header takes.
 const WINDOW: usize = 128 * 1024;
-/// Requests whose answer is remembered as outstanding; the oldest are forgotten. A client that asks for
-/// no answer (`acks=0`) leaves them behind.
-const OUTSTANDING_LIMIT: usize = 16 * 1024;
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// How long a connection stays that nothing passes any more.
 const BLACK_HOLE: Duration = Duration::from_secs(30);
@@ -69,21 +62,6 @@ struct Held {
     correlation: i32,
 }
 
-/// What is known of the requests on the way.
-#[derive(Default)]
-struct Outstanding {
-    client_id: Vec<u8>,
-    requests: VecDeque<Pending>,
-}
-
-struct Pending {
-    correlation: i32,
-    api: ApiKey,
-    version: i16,
-    /// Of AddPartitionsToTxn.
-    transactional_id: Option<Box<[u8]>>,
-}
-
 /// A frame at the beginning of the window that may be passed on, or is struck.
 struct Judged {
     size: usize,
@@ -94,7 +72,17 @@ enum Strike {
     Delay(Duration),
     Drop,
     Cut,
-    Hold { transactional_id: Vec<u8>, version: i16, correlation: i32 },
+    Hold {
+        transactional_id: Vec<u8>,
+        version: i16,
+        correlation: i32,
+    },
+    Refuse {
+        correlation: i32,
+        after: Duration,
+    },
+    /// An answer of the proxy's own comes before this frame.
+    After(OwnAnswer),
 }
 
 /// Serves a client until either side closes.
@@ -116,13 +104,13 @@ impl Context<'_> {
         if client.set_nodelay(true).and(broker.set_nodelay(true)).is_err() {
             return;
         }
-        let outstanding = Mutex::new(Outstanding::default());
+        let exchange = Exchange::default();
         let end = {
             let (mut from_client, mut to_client) = client.split();
             let (mut from_broker, mut to_broker) = broker.split();
             tokio::select! {
-                end = self.pump(Side::Request, &mut from_client, &mut to_broker, &outstanding) => end,
-                end = self.pump(Side::Response, &mut from_broker, &mut to_client, &outstanding) => end,
+                end = self.pump(Side::Request, &mut from_client, &mut to_broker, &exchange) => end,
+                end = self.pump(Side::Response, &mut from_broker, &mut to_client, &exchange) => end,
             }
         };
         match end {
@@ -142,15 +130,23 @@ impl Context<'_> {
         side: Side,
         from: &mut (impl AsyncRead + Unpin),
         to: &mut (impl AsyncWrite + Unpin),
-        outstanding: &Mutex<Outstanding>,
+        exchange: &Exchange,
     ) -> io::Result<End> {
         let mut partition = self.partition.clone();
         let mut window = Window::new();
         // Bytes of the current frame that are still to be passed on.
         let mut passing = 0;
-        while window.fill(from).await? > 0 {
+        loop {
+            tokio::select! {
+                read = window.fill(from) => if read? == 0 { return Ok(End::Closed) },
+                frame = exchange.own_answer(), if side == Side::Response && passing == 0 => {
+                    healed(&mut partition).await;
+                    to.write_all(&frame).await?;
+                    continue;
+                }
+            }
             loop {
-                let (ready, judged) = match self.scan(side, window.bytes(), passing, outstanding) {
+                let (ready, judged) = match self.scan(side, window.bytes(), passing, exchange) {
                     Ok(found) => found,
                     Err(error) => return Ok(End::Rubbish(error)),
                 };
@@ -177,13 +173,35 @@ impl Context<'_> {
                             correlation,
                         }));
                     }
+                    Strike::Refuse { correlation, after } => {
+                        let answer = loop {
+                            match frame::refusal(window.bytes()) {
+                                Ok(Some(answer)) => break answer,
+                                Ok(None) if window.fill(from).await? > 0 => {}
+                                Ok(None) => return Ok(End::Closed),
+                                Err(error) => return Ok(End::Rubbish(error)),
+                            }
+                        };
+                        if !window.swallow(from, size).await? {
+                            return Ok(End::Closed);
+                        }
+                        let own = OwnAnswer { at: Instant::now() + after, frame: answer };
+                        if let Some(pending) = exchange.lock().find(correlation) {
+                            pending.own = Some(own);
+                        }
+                        exchange.answered.notify_one();
+                    }
+                    Strike::After(own) => {
+                        sleep_until(own.at).await;
+                        healed(&mut partition).await;
+                        to.write_all(&own.frame).await?;
+                    }
                 }
             }
             if window.is_full() {
                 return Ok(End::Rubbish(FrameError::Head));
             }
         }
-        Ok(End::Closed)
     }
 
     /// How much of `bytes` can be passed on, and what strikes behind it.
@@ -192,7 +210,7 @@ impl Context<'_> {
         side: Side,
         bytes: &[u8],
         mut passing: usize,
-        outstanding: &Mutex<Outstanding>,
+        exchange: &Exchange,
     ) -> Result<(Ready, Option<(usize, Strike)>), FrameError> {
         let mut length = 0;
         loop {
@@ -204,8 +222,8 @@ impl Context<'_> {
             }
             let rest = &bytes[length..];
             let judged = match side {
-                Side::Request => self.judge_request(rest, outstanding)?,
-                Side::Response => self.judge_response(rest, outstanding)?,
+                Side::Request => self.judge_request(rest, exchange)?,
+                Side::Response => self.judge_response(rest, exchange)?,
             };
             match judged {
                 None => return Ok((Ready { length, passing }, None)),
@@ -220,13 +238,13 @@ impl Context<'_> {
     fn judge_request(
         &self,
         bytes: &[u8],
-        outstanding: &Mutex<Outstanding>,
+        exchange: &Exchange,
     ) -> Result<Option<Judged>, FrameError> {
         let Some(request) = frame::request(bytes)? else { return Ok(None) };
         let frame::Request { size, api, version, correlation, client_id, transactional_id } =
             request;
-        {
-            let mut outstanding = locked(outstanding);
+        let first = {
+            let mut outstanding = exchange.lock();
             if outstanding.client_id != client_id {
                 outstanding.client_id = client_id.to_vec();
             }
@@ -236,10 +254,12 @@ impl Context<'_> {
             let transactional_id = transactional_id
                 .filter(|_| api == ApiKey::AddPartitionsToTxn)
                 .map(Box::<[u8]>::from);
-            let pending = Pending { correlation, api, version, transactional_id };
+            let first = outstanding.seen.insert(api);
+            let pending = Pending { correlation, api, version, first, own: None, transactional_id };
             outstanding.requests.push_back(pending);
-        }
-        let action = self.strike(api, Side::Request, client_id);
+            first
+        };
+        let action = self.strike(api, Side::Request, client_id, first);
         let strike = action.map(|action| match action {
             Action::Delay(time) => Strike::Delay(time),
             Action::Drop => Strike::Drop,
@@ -248,6 +268,7 @@ impl Context<'_> {
                 let transactional_id = transactional_id.unwrap_or_default().to_vec();
                 Strike::Hold { transactional_id, version, correlation }
             }
+            Action::Refuse(after) => Strike::Refuse { correlation, after },
         });
         Ok(Some(Judged { size, strike }))
     }
@@ -255,15 +276,18 @@ impl Context<'_> {
     fn judge_response(
         &self,
         bytes: &[u8],
-        outstanding: &Mutex<Outstanding>,
+        exchange: &Exchange,
     ) -> Result<Option<Judged>, FrameError> {
         let Some(response) = frame::response(bytes)? else { return Ok(None) };
         let size = response.size;
-        let mut outstanding = locked(outstanding);
+        let mut outstanding = exchange.lock();
         let known = |pending: &Pending| pending.correlation == response.correlation;
         let Some(index) = outstanding.requests.iter().position(known) else {
             return Ok(Some(Judged { size, strike: None }));
         };
+        if let Some(own) = outstanding.own_answer(index) {
+            return Ok(Some(Judged { size, strike: Some(Strike::After(own)) }));
+        }
         // What a transaction's beginning was answered stands at the end of a small frame.
         let wanted = outstanding.requests[index].transactional_id.is_some();
         if wanted && bytes.len() < size.min(HEAD_LIMIT) {
@@ -280,18 +304,19 @@ impl Context<'_> {
                 self.board.began(transactional_id, self.id);
             }
         }
-        let action = self.strike(pending.api, Side::Response, &outstanding.client_id);
+        let action =
+            self.strike(pending.api, Side::Response, &outstanding.client_id, pending.first);
         let strike = action.map(|action| match action {
             Action::Delay(time) => Strike::Delay(time),
             Action::Drop => Strike::Drop,
-            // Nothing is held on this side: it cannot be armed.
-            Action::Cut | Action::HoldUntilNextTransaction => Strike::Cut,
+            // The others cannot be armed on this side.
+            Action::Cut | Action::HoldUntilNextTransaction | Action::Refuse(_) => Strike::Cut,
         });
         Ok(Some(Judged { size, strike }))
     }
 
-    fn strike(&self, api: ApiKey, side: Side, client_id: &[u8]) -> Option<Action> {
-        self.board.strike(&Target { broker: self.broker, api, side, client_id })
+    fn strike(&self, api: ApiKey, side: Side, client_id: &[u8], first: bool) -> Option<Action> {
+        self.board.strike(&Target { broker: self.broker, api, side, client_id, first })
     }
 
     /// Delivers an EndTxn when the next transaction of its transactional.id has begun elsewhere, and notes
@@ -353,10 +378,6 @@ async fn discard(client: &mut TcpStream) {
     let _ = timeout(BLACK_HOLE, tokio::io::copy(client, &mut sink)).await;
 }
 
-fn locked(outstanding: &Mutex<Outstanding>) -> MutexGuard<'_, Outstanding> {
-    outstanding.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// What of the window can be written, and what is then still to come of the last frame.
 struct Ready {
     length: usize,
@@ -385,6 +406,25 @@ impl Window {
 
     fn consume(&mut self, count: usize) {
         self.start += count;
+    }
+
+    /// Reads on and forgets a frame of this size at the front; false if it ends before.
+    async fn swallow(
+        &mut self,
+        from: &mut (impl AsyncRead + Unpin),
+        mut size: usize,
+    ) -> io::Result<bool> {
+        loop {
+            let step = size.min(self.bytes().len());
+            self.consume(step);
+            size -= step;
+            if size == 0 {
+                return Ok(true);
+            }
+            if self.fill(from).await? == 0 {
+                return Ok(false);
+            }
+        }
     }
 
     /// Reads once. What is left of a header moves to the front first.

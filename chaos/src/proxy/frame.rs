@@ -5,6 +5,8 @@
 //! then the header. *Flexible* versions (KIP-482) put tagged fields after the header and compact strings
 //! into the body.
 
+use std::ops::RangeInclusive;
+
 use super::api::ApiKey;
 
 /// Largest frame that is believed, bytes: four times the largest record batch that the brokers take.
@@ -13,6 +15,15 @@ pub(super) const FRAME_LIMIT: usize = 64 * 1024 * 1024;
 /// some room. What is not told by then is rubbish.
 pub(super) const HEAD_LIMIT: usize = 72 * 1024;
 
+/// Versions of Produce that are refused: the flexible ones that name their topic.
+const REFUSABLE: RangeInclusive<i16> = 9..=12;
+/// The error NOT_LEADER_OR_FOLLOWER.
+const NOT_LEADER: i16 = 6;
+/// The length of an array of one element in a flexible version.
+const ONE: u8 = 2;
+/// Longest name of a topic.
+const TOPIC_LIMIT: usize = 249;
+
 /// Why a connection does not speak Kafka's protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum FrameError {
@@ -20,6 +31,10 @@ pub(super) enum FrameError {
     Size(i32),
     #[error("a header that makes no sense")]
     Head,
+    #[error(
+        "a Produce request of version {0} that cannot be refused: only those of one partition, version 9 to 12"
+    )]
+    NotRefusable(i16),
 }
 
 /// The beginning of a request.
@@ -51,8 +66,8 @@ pub(super) fn request(bytes: &[u8]) -> Result<Option<Request<'_>>, FrameError> {
     let there = &bytes[4..size.min(bytes.len())];
     let enough = bytes.len() >= size.min(HEAD_LIMIT);
     match parse(size, there) {
-        Ok(request) if request.api.is_transactional() && !enough => Ok(None),
-        Ok(request) => Ok(Some(request)),
+        Ok((request, _)) if request.api.is_transactional() && !enough => Ok(None),
+        Ok((request, _)) => Ok(Some(request)),
         Err(Stop::Short) if !enough => Ok(None),
         Err(_) => Err(FrameError::Head),
     }
@@ -78,7 +93,8 @@ fn size(bytes: &[u8]) -> Result<Option<usize>, FrameError> {
     }
 }
 
-fn parse(size: usize, bytes: &[u8]) -> Result<Request<'_>, Stop> {
+/// The head of a request, and what comes behind it.
+fn parse(size: usize, bytes: &[u8]) -> Result<(Request<'_>, Reader<'_>), Stop> {
     let mut reader = Reader { rest: bytes };
     // Far more keys and versions than there are.
     let small = |number: i16| (0..=255).contains(&number).then_some(number).ok_or(Stop::Bad);
@@ -98,7 +114,65 @@ fn parse(size: usize, bytes: &[u8]) -> Result<Request<'_>, Stop> {
         }
         transactional_id = if flexible { reader.compact_string()? } else { reader.string()? };
     }
-    Ok(Request { size, api, version, correlation, client_id, transactional_id })
+    Ok((Request { size, api, version, correlation, client_id, transactional_id }, reader))
+}
+
+/// The answer to a Produce request by a broker that does not lead the partition; `None` while too little of the request has
+/// arrived.
+///
+/// A request of several partitions is not refused: its answer would have to name them all, and they lie behind the
+/// records. librdkafka asks for one at a time.
+pub(super) fn refusal(bytes: &[u8]) -> Result<Option<Vec<u8>>, FrameError> {
+    let Some(size) = size(bytes)? else { return Ok(None) };
+    let there = &bytes[4..size.min(bytes.len())];
+    let enough = bytes.len() >= size.min(HEAD_LIMIT);
+    let (request, mut reader) = match parse(size, there) {
+        Ok(found) => found,
+        Err(Stop::Short) if !enough => return Ok(None),
+        Err(_) => return Err(FrameError::Head),
+    };
+    let refused = FrameError::NotRefusable(request.version);
+    if request.api != ApiKey::Produce || !REFUSABLE.contains(&request.version) {
+        return Err(refused);
+    }
+    let (topic, partition) = match target(&mut reader) {
+        Ok(target) => target,
+        Err(Stop::Short) if !enough => return Ok(None),
+        Err(_) => return Err(refused),
+    };
+    let mut body = Vec::new();
+    body.extend(request.correlation.to_be_bytes());
+    body.push(0);
+    body.push(ONE);
+    // At most `TOPIC_LIMIT`: two bytes.
+    let length = topic.len() + 1;
+    body.extend([(length & 0x7f) as u8 | 0x80, (length >> 7) as u8]);
+    body.extend(topic);
+    body.push(ONE);
+    body.extend(partition.to_be_bytes());
+    body.extend(NOT_LEADER.to_be_bytes());
+    // Base offset, time of the append, offset at the log's start: none.
+    body.extend([0xff; 3 * 8]);
+    // No errors of single records, no message; no tagged fields of the partition and the topic.
+    body.extend([1, 0, 0, 0]);
+    // Not throttled; no tagged fields.
+    body.extend([0; 4 + 1]);
+    let length = (body.len() as i32).to_be_bytes();
+    Ok(Some([length.as_slice(), &body].concat()))
+}
+
+/// The only partition in the body of a flexible Produce request, with its topic.
+fn target<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], i32), Stop> {
+    reader.tagged_fields()?;
+    // The transactional.id; acks and the time-out.
+    reader.compact_string()?;
+    reader.bytes(2 + 4)?;
+    let one = |length| if length == u32::from(ONE) { Ok(()) } else { Err(Stop::Bad) };
+    one(reader.uvarint()?)?;
+    let topic =
+        reader.compact_string()?.filter(|topic| topic.len() <= TOPIC_LIMIT).ok_or(Stop::Bad)?;
+    one(reader.uvarint()?)?;
+    Ok((topic, reader.i32()?))
 }
 
 /// The error code in a whole answer to EndTxn.
@@ -277,6 +351,43 @@ mod tests {
         // An idempotent producer has none.
         assert_eq!(read(&frame(22, 1, None, &[0xff, 0xff, 0, 0, 0, 9])).transactional_id, None);
         assert_eq!(read(&frame(22, 4, None, &[0, 0, 0, 0, 0, 9])).transactional_id, None);
+    }
+
+    #[test]
+    fn a_refusal_names_the_partition_that_was_asked_for() {
+        // No tagged fields; no transactional.id, acks of all, a time-out; one topic, one partition.
+        let asked = [
+            [0, 0, 0xff, 0xff, 0, 0, 0x75, 0x30, 2, 4].as_slice(),
+            b"raw",
+            &[2, 0, 0, 0, 9],
+            &[0x55; 700],
+        ]
+        .concat();
+        let told = [
+            [77, 0, 2, 0x84, 0].as_slice(),
+            b"raw",
+            &[2, 0, 0, 0, 9, 0, 6],
+            &[0xff; 24],
+            &[1, 0, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        let told = [[0, 0, 0, (told.len() + 3) as u8, 0, 0, 0].as_slice(), &told].concat();
+        let whole = frame(0, 10, Some("c"), &asked);
+        let head = whole.len() - 700;
+        for length in 0..head {
+            assert_eq!(refusal(&whole[..length]), Ok(None), "{length}");
+        }
+        assert_eq!(refusal(&whole[..head]), Ok(Some(told)));
+
+        let refused = |version| Err(FrameError::NotRefusable(version));
+        assert_eq!(refusal(&frame(0, 8, Some("c"), &asked)), refused(8));
+        assert_eq!(refusal(&frame(0, 13, Some("c"), &asked)), refused(13));
+        assert_eq!(refusal(&frame(1, 10, Some("c"), &asked)), refused(10));
+        let mut several = asked.clone();
+        several[8] = 3;
+        assert_eq!(refusal(&frame(0, 10, Some("c"), &several)), refused(10));
+        // It ends before the partition.
+        assert_eq!(refusal(&frame(0, 10, Some("c"), &asked[..12])), refused(10));
     }
 
     #[test]

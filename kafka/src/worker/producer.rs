@@ -28,12 +28,18 @@ use std::{
 /// Marks records of the journal, whose offsets are wanted.
 const JOURNAL: usize = 1;
 
+/// Why a record is not known to be stored.
+#[derive(Clone)]
+enum Undelivered {
+    Failed(KafkaError),
+    /// It was taken for stored without a broker's word.
+    Inferred,
+}
+
 #[derive(Default)]
 struct Deliveries {
-    /// The first failure since the transaction began.
-    failed: Option<KafkaError>,
-    /// A record was taken for stored without a broker's word.
-    inferred: bool,
+    /// The first such record since the transaction began.
+    undelivered: Option<Undelivered>,
     /// Next offset per journal partition.
     journal: Vec<(i32, i64)>,
     /// When the transaction began, ms by our clock.
@@ -66,7 +72,9 @@ impl ProducerContext for Reports {
             Ok(message) => {
                 let mut state = self.lock();
                 match delivery::offset(message) {
-                    None => state.inferred = true,
+                    None => {
+                        state.undelivered.get_or_insert(Undelivered::Inferred);
+                    }
                     Some(offset) if mark == JOURNAL => {
                         state.journal.push((message.partition(), offset + 1));
                     }
@@ -80,7 +88,8 @@ impl ProducerContext for Reports {
                 }
             }
             Err((error, _)) => {
-                self.lock().failed.get_or_insert_with(|| error.clone());
+                let failed = || Undelivered::Failed(error.clone());
+                self.lock().undelivered.get_or_insert_with(failed);
             }
         }
     }
@@ -204,16 +213,13 @@ impl TxnProducer {
     }
 
     fn check_delivered(&self) -> Result<(), TxnError> {
-        let (failed, inferred) = {
-            let state = self.client.context().lock();
-            (state.failed.clone(), state.inferred)
-        };
-        match failed {
-            Some(error) => Err(self.classify("produce", &error)),
-            None if inferred => {
+        let undelivered = self.client.context().lock().undelivered.clone();
+        match undelivered {
+            None => Ok(()),
+            Some(Undelivered::Failed(error)) => Err(self.classify("produce", &error)),
+            Some(Undelivered::Inferred) => {
                 Err(TxnError::Abortable(format!("produce: {}", delivery::INFERRED)))
             }
-            None => Ok(()),
         }
     }
 

@@ -63,8 +63,12 @@ impl CrashPoint {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Mutation; 3] =
-        [Mutation::NoDedup, Mutation::NoTransactions, Mutation::ReuseProducer];
+    pub const ALL: [Mutation; 4] = [
+        Mutation::NoDedup,
+        Mutation::NoTransactions,
+        Mutation::ReuseProducer,
+        Mutation::TrustInferred,
+    ];
 
     /// Its stable name, as in [`MUTATION`].
     #[must_use]
@@ -73,6 +77,7 @@ impl Mutation {
             Self::NoDedup => "no-dedup",
             Self::NoTransactions => "no-transactions",
             Self::ReuseProducer => "reuse-producer",
+            Self::TrustInferred => "trust-inferred",
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The proxy between real clients and a real broker, and between sockets of the test's own.
 //!
 //! All cases with a broker share one and run one after the other: a fault strikes whoever comes first.
+//!
+//! * `refusal`: records that a leader refuses, and what the client makes of it;
+//! * `sockets`: without a broker.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    time::{Duration, Instant},
-};
+mod refusal;
+mod sockets;
+
+use std::time::{Duration, Instant};
 
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -18,12 +20,8 @@ use rdkafka::{
     producer::{FutureProducer, FutureRecord, Producer},
 };
 use sluice_chaos::proxy::{Action, ApiKey, Fault, LATE_END_TXN, Proxy, ProxyError, Side};
-use sluice_dev_stack::{Route, Stack, StackOptions};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::timeout,
-};
+use sluice_dev_stack::{Stack, StackOptions};
+use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
 const LIMIT: Duration = Duration::from_secs(40);
@@ -156,6 +154,9 @@ async fn faults_between_real_clients_and_a_real_broker() {
     a_held_end_comes_after_the_next_transaction_and_is_fenced(&lab).await;
     a_partition_holds_everything_up(&lab).await;
     every_connection_can_be_cut(&lab).await;
+    refusal::of_a_new_producer_loses_a_record_that_the_client_takes_for_stored(&lab).await;
+    refusal::of_a_known_producer_loses_nothing(&lab).await;
+    refusal::is_an_unknown_outcome_to_the_publisher(&lab).await;
     lab.proxy.stop().await;
     stack.stop().await;
 }
@@ -326,170 +327,4 @@ async fn every_connection_can_be_cut(lab: &Lab) {
     send(&producer, "cut-all", "after").await;
     assert_eq!(lab.fired("cut all"), 1);
     assert_eq!(lab.read(&lab.plain, "cut-all").await, ["before", "after"]);
-}
-
-/// A listener in the place of a broker, and a proxy in front of it.
-async fn bench() -> (TcpListener, Proxy, u16) {
-    let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-    let upstream_port = upstream.local_addr().unwrap().port();
-    loop {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let listen = free.local_addr().unwrap().port();
-        drop(free);
-        // Somebody else may be given the port in the meantime.
-        let route = Route { broker: 1, listen, upstream: upstream_port };
-        if let Ok(proxy) = Proxy::start(&[route]).await {
-            return (upstream, proxy, listen);
-        }
-    }
-}
-
-async fn connect(upstream: &TcpListener, port: u16) -> (TcpStream, TcpStream) {
-    let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.unwrap();
-    let (broker, _) = timeout(LIMIT, upstream.accept()).await.unwrap().unwrap();
-    (client, broker)
-}
-
-/// A Fetch request, version 4, of the client `c`.
-fn request(correlation: i32, body: &[u8]) -> Vec<u8> {
-    let head = [0, 1, 0, 4];
-    let size = (head.len() + 4 + 3 + body.len()) as i32;
-    let parts: [&[u8]; 5] =
-        [&size.to_be_bytes(), &head, &correlation.to_be_bytes(), &[0, 1, b'c'], body];
-    parts.concat()
-}
-
-fn response(correlation: i32, body: &[u8]) -> Vec<u8> {
-    let size = (4 + body.len()) as i32;
-    [&size.to_be_bytes(), &correlation.to_be_bytes(), body].concat()
-}
-
-async fn expect(stream: &mut TcpStream, wanted: &[u8]) {
-    let mut found = vec![0; wanted.len()];
-    timeout(LIMIT, stream.read_exact(&mut found)).await.unwrap().unwrap();
-    assert_eq!(found, wanted);
-}
-
-/// Whether the other side has closed the connection; nothing else may come.
-async fn expect_closed(stream: &mut TcpStream) {
-    let found = timeout(LIMIT, stream.read(&mut [0; 16])).await.unwrap();
-    // A reset is a close as well.
-    assert!(matches!(found, Ok(0) | Err(_)), "{found:?}");
-}
-
-#[tokio::test]
-async fn rubbish_closes_the_connection_and_frames_pass() {
-    let (upstream, proxy, port) = bench().await;
-    for rubbish in
-        [&b"\x7f\xff\xff\xff"[..], b"GET / HTTP/1.1\r\n\r\n", b"\0\0\0\x0a\xff\xff\xff\xff"]
-    {
-        let (mut client, mut broker) = connect(&upstream, port).await;
-        // The control: what makes sense passes on the same connection.
-        client.write_all(&request(1, b"body")).await.unwrap();
-        expect(&mut broker, &request(1, b"body")).await;
-        client.write_all(rubbish).await.unwrap();
-        expect_closed(&mut client).await;
-        expect_closed(&mut broker).await;
-    }
-    let (mut client, mut broker) = connect(&upstream, port).await;
-    broker.write_all(b"\x7f\xff\xff\xff").await.unwrap();
-    expect_closed(&mut client).await;
-    expect_closed(&mut broker).await;
-    proxy.stop().await;
-}
-
-#[tokio::test]
-async fn frames_in_any_pieces_are_told_apart() {
-    let (upstream, proxy, port) = bench().await;
-    let (mut client, mut broker) = connect(&upstream, port).await;
-    proxy.arm(Fault::new(ApiKey::Fetch, Side::Response, Action::Cut)).unwrap();
-    // Not armed for what these are: an unknown answer, and answers to nothing.
-    let before = [response(77, b"unasked"), response(78, &[7; 300_000])].concat();
-    let writing = tokio::spawn(async move {
-        for byte in &before[..40] {
-            broker.write_all(&[*byte]).await.unwrap();
-            broker.flush().await.unwrap();
-        }
-        broker.write_all(&before[40..]).await.unwrap();
-        (broker, before)
-    });
-    let mut found = vec![0; 300_000 + 8 + 15];
-    timeout(LIMIT, client.read_exact(&mut found)).await.unwrap().unwrap();
-    let (mut broker, before) = writing.await.unwrap();
-    assert!(found == before);
-
-    // Two requests in one piece; the second one's answer comes with what precedes it, and is cut.
-    let two = [request(1, b"a"), request(2, b"b")].concat();
-    client.write_all(&two).await.unwrap();
-    expect(&mut broker, &two).await;
-    let asked = [response(99, b"unasked"), response(1, b"struck"), response(2, b"never")].concat();
-    broker.write_all(&asked).await.unwrap();
-    expect(&mut client, &response(99, b"unasked")).await;
-    expect_closed(&mut client).await;
-    assert_eq!(proxy.fired(), BTreeMap::from([("cut Fetch response".to_owned(), 1)]));
-    proxy.stop().await;
-}
-
-#[tokio::test]
-async fn an_end_on_one_side_ends_the_other_and_a_stop_ends_all() {
-    let (upstream, proxy, port) = bench().await;
-    let (mut client, broker) = connect(&upstream, port).await;
-    drop(broker);
-    expect_closed(&mut client).await;
-    let (client, mut broker) = connect(&upstream, port).await;
-    drop(client);
-    expect_closed(&mut broker).await;
-    let (mut client, mut broker) = connect(&upstream, port).await;
-    client.write_all(&request(1, b"x")).await.unwrap();
-    expect(&mut broker, &request(1, b"x")).await;
-    proxy.stop().await;
-    expect_closed(&mut client).await;
-    expect_closed(&mut broker).await;
-    assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.is_err());
-}
-
-#[tokio::test]
-async fn a_black_hole_swallows_until_the_client_gives_up() {
-    let (upstream, proxy, port) = bench().await;
-    let (mut client, mut broker) = connect(&upstream, port).await;
-    proxy.arm(Fault::new(ApiKey::Fetch, Side::Request, Action::Drop)).unwrap();
-    client.write_all(&request(1, b"swallowed")).await.unwrap();
-    until("the fault", || proxy.fired().contains_key("drop Fetch request")).await;
-    client.write_all(&request(2, b"swallowed too")).await.unwrap();
-    broker.write_all(&response(1, b"never arrives")).await.unwrap();
-    let mut byte = [0];
-    assert!(timeout(SECOND / 2, client.read(&mut byte)).await.is_err(), "open and silent");
-    drop(client);
-    expect_closed(&mut broker).await;
-    proxy.stop().await;
-}
-
-/// Run in release: `cargo test --release -p sluice-chaos --test proxy -- --ignored --nocapture`.
-#[tokio::test]
-#[ignore = "a measurement, of optimised code"]
-async fn a_hundred_megabytes_a_second_pass_on_one_core() {
-    let (upstream, proxy, port) = bench().await;
-    let (mut client, mut broker) = connect(&upstream, port).await;
-    let frame = request(1, &vec![5; 1_000_000]);
-    let count = 2_000;
-    let start = Instant::now();
-    let total = frame.len() * count;
-    let writing = async {
-        for _ in 0..count {
-            client.write_all(&frame).await.unwrap();
-        }
-    };
-    let reading = async {
-        let mut buffer = vec![0; 256 * 1024];
-        let mut left = total;
-        while left > 0 {
-            left -= broker.read(&mut buffer).await.unwrap();
-        }
-    };
-    tokio::join!(writing, reading);
-    let rate = total as f64 / start.elapsed().as_secs_f64() / 1e6;
-    std::io::Write::write_all(&mut std::io::stderr(), format!("{rate:.0} MB/s\n").as_bytes())
-        .unwrap();
-    assert!(rate >= 100.0, "{rate:.0} MB/s");
-    proxy.stop().await;
 }
