@@ -354,10 +354,20 @@ impl Iterator for Plan {
     }
 }
 
+/// Pause between two faults of a control.
+const MOMENT: Duration = Duration::from_millis(400);
+/// Time that a gateway has to come back, and for others to be behind its first record.
+const BACK: Duration = Duration::from_millis(1_200);
+/// Gateways that are started anew while a swallowed commit becomes of unknown outcome.
+const NEW_GATEWAYS: usize = 7;
+
 /// The schedule of the controls: over and over what a planted mistake cannot survive. Deaths between
 /// producing and committing betray who writes without transactions; cut answers to commits, who goes on with the
-/// same producer; duplicates, who does not look for them; and a new gateway whose first records are refused, who trusts what
+/// same producer; duplicates, who does not look for them; and new gateways whose first record is refused, who trusts what
 /// its client infers.
+///
+/// It takes many of the last: a client has five requests on its way, and the first is only lost if one of the four behind it
+/// is for the same partition.
 pub fn control(proxy: bool) -> impl Iterator<Item = (Duration, Fault)> {
     let crash = |number| Fault::Crash {
         slot: Slot { kind: Kind::Processor, number },
@@ -370,24 +380,23 @@ pub fn control(proxy: bool) -> impl Iterator<Item = (Duration, Fault)> {
     let cut = Wire::new(ApiKey::EndTxn, Side::Response, Action::Cut);
     let swallow = Wire::new(ApiKey::EndTxn, Side::Response, Action::Drop).of_client(PROCESSOR);
     // For as long as it takes that others are behind it.
-    let refuse = Action::Refuse(Duration::from_millis(400));
-    let refuse = Wire::new(ApiKey::Produce, Side::Request, refuse);
+    let refuse = Wire::new(ApiKey::Produce, Side::Request, Action::Refuse(MOMENT));
     let refuse = refuse.of_client(GATEWAY).first_of_connection();
-    let new_gateway = Fault::Kill(Slot { kind: Kind::Gateway, number: 0 });
-    let moment = Duration::from_millis(400);
-    let round = [
-        (moment, Fault::Wire(refuse, 1)),
-        (moment, new_gateway),
-        (moment, Fault::Wire(cut, 4)),
-        (moment, crash(0)),
-        (moment, Fault::Duplicates(40)),
-        (moment, crash(1)),
-        (Duration::from_secs(2), Fault::Wire(swallow, 8)),
-        (Duration::from_secs(12), Fault::Duplicates(40)),
+    let new_gateway = |number| {
+        let kill = Fault::Kill(Slot { kind: Kind::Gateway, number });
+        [(BACK, Fault::Wire(refuse.clone(), 1)), (MOMENT, kill)]
+    };
+    let mut round = vec![
+        (MOMENT, Fault::Wire(cut, 4)),
+        (MOMENT, crash(0)),
+        (MOMENT, Fault::Duplicates(40)),
+        (MOMENT, crash(1)),
+        (MOMENT, Fault::Wire(swallow, 8)),
     ];
-    let possible =
-        round.into_iter().filter(move |(_, fault)| proxy || !matches!(fault, Fault::Wire(..)));
-    possible.collect::<Vec<_>>().into_iter().cycle()
+    round.extend((0..NEW_GATEWAYS).flat_map(|turn| new_gateway(turn % 2)));
+    round.push((BACK, Fault::Duplicates(40)));
+    round.retain(|(_, fault)| proxy || !matches!(fault, Fault::Wire(..)));
+    round.into_iter().cycle()
 }
 
 #[cfg(test)]

@@ -30,8 +30,6 @@ use crate::{
 
 /// The tiers of every run, with their delays in ms.
 const TIERS: [(&str, i64); 3] = [("1s", 1_000), ("2s", 2_000), ("4s", 4_000)];
-/// Partitions of every topic: more than one for each of the four workers.
-const PARTITIONS: i32 = 6;
 /// Session time-out of the workers, as `sluice_tests::sluice::Setup` sets it.
 const SESSION: Duration = Duration::from_secs(6);
 /// Name of the variable that holds the sources' secret.
@@ -58,8 +56,19 @@ pub enum Schedule {
     /// All kinds, from the seed.
     Random,
     /// Those that a planted mistake cannot survive: answers to commits cut off, deaths between producing
-    /// and committing, duplicates.
+    /// and committing, duplicates, the first record of a new gateway refused.
     Control,
+}
+
+impl Schedule {
+    /// Partitions of every topic. Of a control every process has one, and few enough for what a gateway sends first to be
+    /// followed at once by more for the same partition.
+    fn partitions(self) -> i32 {
+        match self {
+            Schedule::Random => 6,
+            Schedule::Control => 3,
+        }
+    }
 }
 
 /// What to do.
@@ -135,12 +144,13 @@ pub async fn run(
 ) -> anyhow::Result<Report> {
     let api = Api::start().await?;
     watcher.progress("creating topics, registering schemas");
-    let mut pipeline = setup(site, &api).create(&site.cluster).await;
+    let partitions = options.schedule.partitions();
+    let mut pipeline = setup(site, &api, partitions).create(&site.cluster).await;
     // Removed only when there is nothing to look for: not when something goes wrong on the way.
     pipeline.keep();
     let pipeline = Arc::new(pipeline);
     stamp_due(site, &pipeline).await?;
-    let topics = Topics::of(&pipeline, &TIERS.map(|(name, _)| name), PARTITIONS);
+    let topics = Topics::of(&pipeline, &TIERS.map(|(name, _)| name), partitions);
     let timeline = Arc::new(Timeline::default());
     let (crew, supervisor) =
         Crew::start(pipeline.clone(), environment(site, options), timeline.clone());
@@ -317,7 +327,7 @@ impl Running {
     }
 }
 
-fn setup(site: &Site, api: &Api) -> Setup {
+fn setup(site: &Site, api: &Api, partitions: i32) -> Setup {
     let replicas = i64::try_from(site.brokers.len()).unwrap_or(1);
     let source = |name: &str, more: &str, hydrate: &str| {
         format!(
@@ -330,7 +340,7 @@ fn setup(site: &Site, api: &Api) -> Setup {
     );
     Setup::new()
         .set("registry.timeout", "20s")
-        .set("topics.partitions", i64::from(PARTITIONS))
+        .set("topics.partitions", i64::from(partitions))
         .set("topics.replication_factor", replicas)
         .set("topics.min_insync_replicas", (replicas - 1).max(1))
         .set("gateway.ack_timeout", "3s")

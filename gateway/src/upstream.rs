@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sluice_kafka::publisher::{Acknowledged, Outgoing, PublishError, Publisher};
+use sluice_kafka::publisher::{Outgoing, PublishError, Publisher};
 use sluice_schemas::{Encoder, RawWebhook, Rejected};
 use tokio::sync::watch;
 
@@ -218,34 +218,26 @@ impl Upstream {
         records: &[Prepared],
         shared: &SharedHeaders<'_>,
     ) -> Result<(), PublishFailure> {
-        let mut waiting = Vec::with_capacity(records.len());
+        let mut handover = self.publisher.hand_over();
         for record in records {
             let headers = record.headers.list(shared);
-            waiting.push(self.enqueue(Outgoing {
+            self.noticed(handover.enqueue(Outgoing {
                 topic: &self.raw_topic,
                 partition: None,
                 key: record.key().as_bytes(),
                 value: &record.value,
                 headers: &headers,
-            })?);
+            }))?;
         }
-        let all = async {
-            for acknowledged in waiting {
-                acknowledged.await?;
-            }
-            Ok(())
-        };
-        let outcome = tokio::time::timeout(self.ack_timeout, all)
+        let outcome = tokio::time::timeout(self.ack_timeout, handover.acknowledged())
             .await
             .map_err(|_| PublishFailure::AckTimeout(self.ack_timeout))?;
-        if let Err(PublishError::Fatal(reason)) = &outcome {
-            self.fail(reason);
-        }
-        Ok(outcome?)
+        self.noticed(outcome)?;
+        Ok(())
     }
 
-    fn enqueue(&self, outgoing: Outgoing<'_>) -> Result<Acknowledged, PublishError> {
-        let outcome = self.publisher.enqueue(outgoing);
+    /// Ends the role where an outcome says that this producer is done for.
+    fn noticed<T>(&self, outcome: Result<T, PublishError>) -> Result<T, PublishError> {
         if let Err(PublishError::Fatal(reason)) = &outcome {
             self.fail(reason);
         }
@@ -273,7 +265,7 @@ impl Upstream {
             value: &value,
             headers: &headers,
         };
-        self.enqueue(outgoing).is_ok()
+        self.noticed(self.publisher.enqueue(outgoing)).is_ok()
     }
 }
 

@@ -2,18 +2,17 @@
 //!
 //! [`Publisher::enqueue`] hands a record to the client without ever waiting and returns a future,
 //! [`Acknowledged`], that ends when every in-sync replica has the record, or with the reason why
-//! not. A thread of its own waits for the client's reports, so nothing is added to the latency of
-//! an acknowledgement and nothing spins. The local queue is bounded by
+//! not; a [`Handover`] does so for several records. A thread of its own waits for the client's reports, so nothing is
+//! added to the latency of an acknowledgement and nothing spins. The local queue is bounded by
 //! [`PublisherOptions::queue_kbytes`]: above it, enqueuing fails with [`PublishError::QueueFull`].
 
+mod acknowledged;
+
 use std::{
-    future::Future,
-    pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU8, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -24,13 +23,16 @@ use rdkafka::{
     message::{DeliveryResult, Header, OwnedHeaders},
     producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer},
 };
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
+
+use acknowledged::Pending;
 
 pub use crate::client::PublisherOptions;
 use crate::{
     client::{ClientError, ClientSettings, Events, log},
     delivery,
 };
+pub use acknowledged::Acknowledged;
 
 /// How long dropping a publisher waits for what is in flight.
 const DROP_LIMIT: Duration = Duration::from_secs(2);
@@ -104,26 +106,6 @@ const UNKNOWN: u8 = 0;
 const REACHABLE: u8 = 1;
 const UNREACHABLE: u8 = 2;
 
-/// Ends with the outcome of one [`Publisher::enqueue`].
-///
-/// Dropping it is allowed and recalls nothing: the record may still be stored.
-#[derive(Debug)]
-#[must_use = "the record is stored only once this future has ended without an error"]
-pub struct Acknowledged {
-    outcome: oneshot::Receiver<Result<Stored, PublishError>>,
-}
-
-impl Future for Acknowledged {
-    type Output = Result<Stored, PublishError>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.outcome)
-            .poll(cx)
-            // The publisher was dropped with the record in flight: nobody knows.
-            .map(|outcome| outcome.unwrap_or(Err(PublishError::TimedOut)))
-    }
-}
-
 /// What the thread that receives reports shares with the callers.
 #[derive(Debug, Default)]
 struct Shared {
@@ -185,10 +167,10 @@ impl ClientContext for Reports {
 }
 
 impl ProducerContext for Reports {
-    type DeliveryOpaque = Box<oneshot::Sender<Result<Stored, PublishError>>>;
+    type DeliveryOpaque = Arc<Pending>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, outcome: Self::DeliveryOpaque) {
-        let result = match result {
+    fn delivery(&self, result: &DeliveryResult<'_>, pending: Self::DeliveryOpaque) {
+        pending.report(match result {
             Ok(message) => {
                 self.0.status.store(REACHABLE, Ordering::Release);
                 let stored = |offset| Stored {
@@ -199,9 +181,7 @@ impl ProducerContext for Reports {
                 delivery::offset(message).map(stored).ok_or(PublishError::Inferred)
             }
             Err((error, _)) => Err(self.0.failure(error)),
-        };
-        // Nobody may be waiting any more: that is the caller's right.
-        let _ = outcome.send(result);
+        });
         self.0.settle();
     }
 }
@@ -228,6 +208,28 @@ impl std::fmt::Debug for Publisher {
     }
 }
 
+/// Records that are handed over one after the other, and waited for together.
+#[derive(Debug)]
+pub struct Handover<'a> {
+    publisher: &'a Publisher,
+    pending: Arc<Pending>,
+}
+
+impl Handover<'_> {
+    /// Hands one more record over; never waits.
+    ///
+    /// # Errors
+    /// [`PublishError`] if the record was not taken: it is not, and will not be, stored. Those before it may be.
+    pub fn enqueue(&mut self, record: Outgoing<'_>) -> Result<(), PublishError> {
+        self.publisher.send(record, &self.pending)
+    }
+
+    /// The outcome of all of them.
+    pub fn acknowledged(self) -> Acknowledged {
+        Acknowledged::of(self.pending)
+    }
+}
+
 impl Publisher {
     /// Makes the client; it connects in the background, so this succeeds while Kafka is away.
     ///
@@ -250,9 +252,21 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`] if the record was not taken: it is not, and will not be, stored.
     pub fn enqueue(&self, record: Outgoing<'_>) -> Result<Acknowledged, PublishError> {
-        let (sender, outcome) = oneshot::channel();
-        let mut base = BaseRecord::<[u8], [u8], _>::with_opaque_to(record.topic, Box::new(sender))
-            .payload(record.value);
+        let mut handover = self.hand_over();
+        handover.enqueue(record)?;
+        Ok(handover.acknowledged())
+    }
+
+    /// Begins to hand over records that are waited for together.
+    #[must_use]
+    pub fn hand_over(&self) -> Handover<'_> {
+        Handover { publisher: self, pending: Pending::new() }
+    }
+
+    fn send(&self, record: Outgoing<'_>, pending: &Arc<Pending>) -> Result<(), PublishError> {
+        let opaque = Arc::clone(pending);
+        let mut base =
+            BaseRecord::<[u8], [u8], _>::with_opaque_to(record.topic, opaque).payload(record.value);
         base.partition = record.partition;
         if !record.key.is_empty() {
             base = base.key(record.key);
@@ -266,7 +280,9 @@ impl Publisher {
         }
         // Counted before it is sent: its report may come before `send` returns.
         self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
+        pending.expect();
         if let Err((error, _)) = self.producer.send(base) {
+            pending.settle();
             self.shared.settle();
             if error.rdkafka_error_code() == Some(Code::Fatal)
                 && let Some((_, reason)) = self.producer.client().fatal_error()
@@ -278,7 +294,7 @@ impl Publisher {
         if self.probe_topic.get().is_none() {
             let _ = self.probe_topic.set(record.topic.to_owned());
         }
-        Ok(Acknowledged { outcome })
+        Ok(())
     }
 
     /// Waits until every record enqueued so far has its outcome; stop enqueuing first.
