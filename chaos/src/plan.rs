@@ -393,7 +393,9 @@ pub fn control(proxy: bool) -> impl Iterator<Item = (Duration, Fault)> {
         (MOMENT, crash(1)),
         (MOMENT, Fault::Wire(swallow, 8)),
     ];
-    round.extend((0..NEW_GATEWAYS).flat_map(|turn| new_gateway(turn % 2)));
+    // Where nothing can be refused, a new gateway betrays nobody.
+    let new_gateways = if proxy { NEW_GATEWAYS } else { 0 };
+    round.extend((0..new_gateways).flat_map(|turn| new_gateway(turn % 2)));
     round.push((BACK, Fault::Duplicates(40)));
     round.retain(|(_, fault)| proxy || !matches!(fault, Fault::Wire(..)));
     round.into_iter().cycle()
@@ -468,6 +470,21 @@ mod tests {
             "disk full",
         ] {
             assert!(kinds[kind] > 5, "{kind}: {kinds:?}");
+        }
+    }
+
+    #[test]
+    fn a_control_kills_gateways_only_to_refuse_what_they_send_first() {
+        let kinds = |proxy| -> Vec<String> {
+            control(proxy).take(100).map(|(_, fault)| fault.kind()).collect()
+        };
+        let killed = |kinds: &[String]| kinds.iter().any(|kind| kind == "sigkill gateway");
+        assert!(!killed(&kinds(false)) && !kinds(false).contains(&"proxied".to_owned()));
+        assert!(kinds(false).contains(&"crash after-produce".to_owned()));
+        let kinds = kinds(true);
+        assert!(killed(&kinds), "control: they are");
+        for pair in kinds.windows(2).filter(|pair| pair[1] == "sigkill gateway") {
+            assert_eq!(pair[0], "proxied");
         }
     }
 

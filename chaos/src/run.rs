@@ -61,8 +61,8 @@ pub enum Schedule {
 }
 
 impl Schedule {
-    /// Partitions of every topic. Of a control every process has one, and few enough for what a gateway sends first to be
-    /// followed at once by more for the same partition.
+    /// Partitions of every topic: more than there are workers, which are four. In a control as many as give each of the
+    /// two processors one, and few enough for what a gateway sends first to be followed at once by more for the same partition.
     fn partitions(self) -> i32 {
         match self {
             Schedule::Random => 6,
