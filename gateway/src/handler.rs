@@ -97,6 +97,11 @@ impl Shared {
         }
     }
 
+    /// The configured endpoints.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
     /// The way into Kafka.
     pub(crate) fn upstream(&self) -> &Upstream {
         &self.upstream

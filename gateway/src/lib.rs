@@ -9,12 +9,14 @@
 //! * `handler.rs`: one request from head to answer; `limits.rs`: client address and rates;
 //! * `pipeline.rs`: `Received` → `Verified` → `Published`, so that nothing unverified can be stored;
 //! * `record.rs`: the record of an event, pure; `upstream.rs`: encoders, producer, deadline;
+//! * `changeover.rs`: from when on events lie where this release puts them;
 //! * `problem.rs`: every refusal; `rejections.rs`: what is left of a refused signature;
 //! * `keys.rs`: keys that providers publish; `confirm.rs`: subscriptions to confirm; `outbound.rs`: the HTTP
 //!   client of both;
 //! * `sources.rs`: configuration to sources; `supervise.rs`: topics, schema ids, readiness;
 //! * `wiring.rs`: what its clients are made with; `metrics.rs`: the instruments.
 
+mod changeover;
 mod confirm;
 mod connection;
 mod handler;

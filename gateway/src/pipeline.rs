@@ -15,6 +15,7 @@ use http_body_util::Full;
 use sluice_providers::{Identified, Payload, Request, Verdict};
 use sluice_service::config::PartitionBy;
 
+use crate::changeover::Changeover;
 use crate::keys::{KeyStore, Refusal};
 use crate::outbound::Origin;
 use crate::record::{self, Delivery, SharedHeaders};
@@ -123,7 +124,9 @@ impl Verified {
         let mut raw = record::raw_webhook(&delivery, size);
         let mut bytes = 0_usize;
         for (index, event) in events.into_iter().enumerate() {
-            let tells_state = |event: &Identified| tells_state(source, event, &received.body);
+            let changeover = upstream.changeover();
+            let tells_state =
+                |event: &Identified| tells_state(source, event, &received.body, changeover);
             let signed = source.provider.object_is_signed();
             let partition_by = partition_by(source.partition_by, signed, &event, tells_state);
             record::tell(&mut raw, &delivery, event, index);
@@ -171,14 +174,17 @@ fn partition_by(
     if by_object { PartitionBy::Object } else { PartitionBy::Event }
 }
 
-/// Whether the event tells a state that others may tell too. The same bytes give the same answer.
-fn tells_state(source: &Source, event: &Identified, body: &Bytes) -> bool {
-    source.provider.tells_state(&Payload {
+/// Whether the event tells a state that others may tell too, and lies where all of them do. The same bytes give the
+/// same answer.
+fn tells_state(source: &Source, event: &Identified, body: &Bytes, changeover: Changeover) -> bool {
+    let payload = Payload {
         event_id: &event.event_id,
         event_type: &event.event_type,
         object_id: event.object_id.as_deref(),
         body: &event.body.bytes(body),
-    })
+    };
+    source.provider.tells_state(&payload)
+        || (changeover.is_past(event.occurred_at_ms) && source.provider.tells_moved(&payload))
 }
 
 /// A request all of whose events Kafka has acknowledged.

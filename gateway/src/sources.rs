@@ -170,6 +170,11 @@ impl Sources {
         self.0.get(name)
     }
 
+    /// Whether events of any source have moved since an earlier release.
+    pub(crate) fn any_has_moved(&self) -> bool {
+        self.0.values().any(|source| source.provider.has_moved())
+    }
+
     /// Number of sources.
     pub(crate) fn len(&self) -> usize {
         self.0.len()

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use sluice_kafka::admin::Admin;
-use sluice_kafka::client::ClientSettings;
+use sluice_kafka::client::{ClientError, ClientSettings};
 use sluice_kafka::publisher::BrokerStatus;
 use sluice_kafka::role;
 use sluice_kafka::topics::TopicSpec;
@@ -18,6 +18,7 @@ use sluice_schemas::{Encoder, RegistryError, SchemaRecord, SchemaStore};
 use sluice_service::health::{Component, Health};
 use tokio::time::sleep;
 
+use crate::changeover::Changeover;
 use crate::handler::Shared;
 
 /// Bound of one question to the brokers.
@@ -141,14 +142,44 @@ impl Supervisor {
         match connected.check(&self.topics).await {
             Ok(differences) => {
                 role::judge(differences)?;
-                self.shared.upstream().topics_are_checked();
-                Ok(true)
             }
             Err(error) => {
                 tracing::debug!(%error, "checking the topics");
                 component.not_ready("Kafka does not say how its topics are set up");
+                return Ok(false);
+            }
+        }
+        match self.find_changeover().await {
+            Ok(changeover) => {
+                self.shared.upstream().topics_are_checked(changeover);
+                Ok(true)
+            }
+            Err(error) => {
+                tracing::debug!(%error, "looking for records of an earlier release");
+                component.not_ready("Kafka does not say what an earlier release has stored");
                 Ok(false)
             }
+        }
+    }
+
+    async fn find_changeover(&self) -> anyhow::Result<Changeover> {
+        if !self.shared.sources().any_has_moved() {
+            return Ok(Changeover::Never);
+        }
+        let settings = self.settings.clone();
+        let topic = self.shared.upstream().raw_topic().to_owned();
+        let find = move || Changeover::find(&settings, &topic);
+        match tokio::task::spawn_blocking(find).await? {
+            Err(error @ ClientError::Denied { .. }) => {
+                tracing::warn!(
+                    %error,
+                    "the gateway may not read the topic of raw webhooks, so it cannot tell since when this release \
+                     runs: events that tell a state stay on the partitions where earlier releases put them. Allow \
+                     it to read the topic"
+                );
+                Ok(Changeover::Unknown)
+            }
+            found => Ok(found?),
         }
     }
 }

@@ -14,6 +14,7 @@ use sluice_kafka::publisher::{Outgoing, PublishError, Publisher};
 use sluice_schemas::{Encoder, RawWebhook, Rejected};
 use tokio::sync::watch;
 
+use crate::changeover::Changeover;
 use crate::record::{RecordHeaders, SharedHeaders};
 
 /// Why the events of a verified request are not known to be stored.
@@ -93,6 +94,7 @@ pub(crate) struct Upstream {
     raw: OnceLock<Encoder<RawWebhook>>,
     rejected: OnceLock<Encoder<Rejected>>,
     topics_checked: AtomicBool,
+    changeover: OnceLock<Changeover>,
     fatal: watch::Sender<Option<String>>,
     #[cfg(feature = "floor")]
     floor: AtomicBool,
@@ -116,6 +118,7 @@ impl Upstream {
             raw: OnceLock::new(),
             rejected: OnceLock::new(),
             topics_checked: AtomicBool::new(false),
+            changeover: OnceLock::new(),
             fatal: watch::Sender::new(None),
             #[cfg(feature = "floor")]
             floor: AtomicBool::new(false),
@@ -154,8 +157,15 @@ impl Upstream {
         &self.rejected_topic
     }
 
-    /// The topics are as configured.
-    pub(crate) fn topics_are_checked(&self) {
+    /// From when on events lie where this release puts them.
+    pub(crate) fn changeover(&self) -> Changeover {
+        // Nothing is published before it is known.
+        self.changeover.get().copied().unwrap_or(Changeover::Unknown)
+    }
+
+    /// The topics are as configured, and what an earlier release wrote to them is known.
+    pub(crate) fn topics_are_checked(&self, changeover: Changeover) {
+        let _ = self.changeover.set(changeover);
         self.topics_checked.store(true, Ordering::Release);
     }
 

@@ -19,6 +19,7 @@ pub use crate::client::Isolation;
 use crate::client::{ClientError, ClientSettings, Events};
 
 mod range;
+mod search;
 
 /// Longest wait for one answer of a broker.
 pub(crate) const ANSWER_LIMIT: Duration = Duration::from_secs(10);

@@ -1,5 +1,6 @@
 //! From a raw webhook to the event that is emitted, before any step has touched it.
 
+use crate::dedup::KeyHash;
 use sluice_providers::{Fact, Normalise, Normalised, Payload};
 use sluice_schemas::{ProcessedEvent, RawEvent, RawWebhook};
 use std::{borrow::Cow, collections::HashMap};
@@ -17,12 +18,33 @@ pub(crate) struct Place {
     pub attempts: i32,
 }
 
+/// Whether a record of this key lies on the partition of its object, with all others of it.
+fn is_by_object(raw: &RawEvent<'_>, key: Option<&[u8]>) -> bool {
+    // The gateway's record key: `{source}:{object_id}`.
+    let object = key.and_then(|key| key.strip_prefix(raw.source.as_bytes()));
+    let object = object.and_then(|rest| rest.strip_prefix(b":"));
+    object.is_some() && object == raw.object_id.as_deref().map(str::as_bytes)
+}
+
+/// Keys under which an earlier release knew the event; none for nearly every provider.
+pub(crate) fn formerly(
+    readers: &HashMap<String, Box<dyn Normalise>>,
+    raw: &RawEvent<'_>,
+) -> Vec<KeyHash> {
+    let Some(reader) = readers.get(&*raw.source) else {
+        return Vec::new();
+    };
+    let former = reader.formerly(&payload_of(raw));
+    former.into_iter().map(|id| KeyHash::of(&format!("{}:{id}", raw.source))).collect()
+}
+
 /// The event in canonical terms, and the facts that its payload itself proves of its object (none for nearly every
 /// provider). A type that is not mapped, or a source that has left the configuration, passes as
-/// `provider.<original type>`: nothing is dropped for its shape.
+/// `provider.<original type>`: nothing is dropped for its shape. `key` is the key of the raw record.
 pub(crate) fn normalise(
     readers: &HashMap<String, Box<dyn Normalise>>,
     raw: &RawEvent<'_>,
+    key: Option<&[u8]>,
     place: Place,
 ) -> (ProcessedEvent, Vec<Fact>) {
     let text = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
@@ -58,14 +80,22 @@ pub(crate) fn normalise(
         event.kind = format!("provider.{}", raw.event_type);
         return (event, Vec::new());
     };
-    let payload = Payload {
+    let payload = payload_of(raw);
+    apply(&mut event, reader.normalise(&payload));
+    let mut facts = reader.facts(&payload);
+    if facts.is_empty() && is_by_object(raw, key) {
+        facts = reader.moved_facts(&payload);
+    }
+    (event, facts)
+}
+
+fn payload_of<'a>(raw: &'a RawEvent<'_>) -> Payload<'a> {
+    Payload {
         event_id: &raw.event_id,
         event_type: &raw.event_type,
         object_id: raw.object_id.as_deref(),
         body: &raw.payload,
-    };
-    apply(&mut event, reader.normalise(&payload));
-    (event, reader.facts(&payload))
+    }
 }
 
 /// What a provider's reader is given.

@@ -29,7 +29,13 @@ use tokio::net::TcpListener;
 
 /// What an answer with this status proves.
 fn approved(state: String) -> Fact {
-    Fact { state, kind: "payment.succeeded".to_owned(), amount_minor: None, since_ms: None }
+    Fact {
+        state,
+        kind: "payment.succeeded".to_owned(),
+        amount_minor: None,
+        since_ms: None,
+        formerly: Vec::new(),
+    }
 }
 
 /// Asks for `/things/<object>`, and believes the answer.

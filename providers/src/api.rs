@@ -105,6 +105,8 @@ pub struct Fact {
     pub amount_minor: Option<i64>,
     /// When it came true, in milliseconds since the Unix epoch; `None` where the provider does not tell.
     pub since_ms: Option<i64>,
+    /// Names under which an earlier release noted the same fact. They are looked up and never noted.
+    pub formerly: Vec<String>,
 }
 
 impl Fact {
@@ -122,6 +124,7 @@ impl Fact {
             kind: normalised.kind,
             amount_minor: normalised.amount_minor,
             since_ms: normalised.occurred_at_ms,
+            formerly: Vec::new(),
         }]
     }
 }

@@ -34,6 +34,28 @@ pub trait Normalise: Send + Sync + Debug {
         !self.facts(payload).is_empty()
     }
 
+    /// As [`Normalise::facts`], for events that an earlier release took for facts of their own: it put them on the
+    /// partition of their event, where nobody knows what others of the object tell. These facts count only where the
+    /// record lies with all others of its object. The gateway puts there what was made after the upgrade, and leaves
+    /// where it was what was made before, so that a redelivery finds its original.
+    ///
+    /// The kind that [`Normalise::normalise`] gives is what the event says where they do not count.
+    fn moved_facts(&self, _payload: &Payload<'_>) -> Vec<Fact> {
+        Vec::new()
+    }
+
+    /// Whether [`Normalise::moved_facts`] ever has any.
+    fn has_moved(&self) -> bool {
+        false
+    }
+
+    /// Event IDs under which an earlier release knew this delivery, where that was another than
+    /// [`Identified::event_id`] now is: who was processed under one of them is a duplicate. They are looked up and
+    /// never noted, so that they can be forged only in what was received before the upgrade.
+    fn formerly(&self, _payload: &Payload<'_>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// What to fetch from the provider's API ([`crate::ProviderInfo::api`]) to complete the event, or to
     /// believe it at all; `None` where the payload is enough.
     fn fetch(&self, _payload: &Payload<'_>) -> Option<Fetch> {

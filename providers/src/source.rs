@@ -245,6 +245,16 @@ impl Source {
         self.provider.reader().tells_state(payload)
     }
 
+    /// Whether the event tells such a state, which an earlier release did not know; as [`Normalise::moved_facts`].
+    pub fn tells_moved(&self, payload: &Payload<'_>) -> bool {
+        !self.provider.reader().moved_facts(payload).is_empty()
+    }
+
+    /// Whether any event of the source does; as [`Normalise::has_moved`].
+    pub fn has_moved(&self) -> bool {
+        self.provider.reader().has_moved()
+    }
+
     /// The answer the provider insists on once its events are stored; `None`: any 2xx will do.
     pub fn acknowledgement(&self) -> Option<Acknowledgement> {
         self.provider.acknowledgement()

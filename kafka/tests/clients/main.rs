@@ -137,6 +137,7 @@ async fn one_broker() {
     publishing::publish_failures(&settings).await;
     reading::transactions_and_positions(&settings).await;
     reading::times_and_lag(&settings).await;
+    reading::the_last_of_the_first_kind(&settings).await;
     administration::groups_and_offsets(&settings).await;
     stack.stop().await;
 }

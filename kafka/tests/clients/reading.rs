@@ -187,3 +187,34 @@ pub(super) async fn times_and_lag(settings: &ClientSettings) {
         assert_eq!((lag[1].committed, lag[1].records), (None, 0));
     }
 }
+
+pub(super) async fn the_last_of_the_first_kind(settings: &ClientSettings) {
+    let topics = created(settings, "s.").await;
+    let topic = topics.raw().to_owned();
+    let publisher = Publisher::connect(settings, PublisherOptions::default()).unwrap();
+    let marked = [("kind", &b"old"[..])];
+    let mut newest = None;
+    // Partition 0 holds both kinds, 1 the second alone, 2 the first alone; so the newest is to be found in 2.
+    let plan = [(0, 5, 8), (1, 0, 3), (2, 2, 0)];
+    for (partition, old, new) in plan {
+        for number in 0..old + new {
+            let mut record = outgoing(&topic, Some(partition), b"k", b"v");
+            if number < old {
+                record.headers = &marked;
+            }
+            let stored = publisher.enqueue(record).unwrap().await.unwrap();
+            if number < old {
+                newest = newest.max(stored.timestamp_ms);
+            }
+        }
+    }
+    let reader = Reader::new(settings, Isolation::ReadUncommitted).unwrap();
+    let (found, none) = blocking(move || {
+        let is_old = |record: &OwnedRecord| !record.headers.is_empty();
+        let found = reader.newest_of_the_first(&topic, is_old).unwrap();
+        (found, reader.newest_of_the_first(&topic, |_| false).unwrap())
+    })
+    .await;
+    assert!(newest.is_some());
+    assert_eq!((found, none), (newest, None));
+}

@@ -183,13 +183,15 @@ impl<I: OriginalIndex> PartitionState<I> {
         Ok(())
     }
 
-    /// Decides about the next raw record and notes it in the overlay.
+    /// Decides about the next raw record and notes it in the overlay. What was an original under one of the keys that
+    /// it had `formerly` makes it a duplicate too; those keys are not noted.
     ///
     /// # Errors
     /// The index cannot be read: nothing is known of the key.
     pub fn decide(
         &mut self,
         key: KeyHash,
+        formerly: &[KeyHash],
         offset: i64,
         time: i64,
         window: i64,
@@ -201,6 +203,11 @@ impl<I: OriginalIndex> PartitionState<I> {
             seen |= at == offset;
             earlier |= at < offset && when >= not_before;
         })?;
+        for former in formerly {
+            self.visit(*former, not_before, &mut |at, when| {
+                earlier |= at < offset && when >= not_before;
+            })?;
+        }
         if earlier && !mutated(Mutation::NoDedup) {
             return Ok(Decision::Duplicate);
         }
@@ -223,22 +230,24 @@ impl<I: OriginalIndex> PartitionState<I> {
         Ok(())
     }
 
-    /// What the rule says of an event that tells a state, the original of which lies at `offset`. Notes nothing,
+    /// What the rule says of an event that tells a state under any of these keys, the original of which lies at `offset`. Notes nothing,
     /// because the event may yet fail to be written; [`PartitionState::note_state`] does.
     ///
     /// # Errors
     /// The index cannot be read: nothing is known of the key.
     pub fn decide_state(
         &self,
-        key: KeyHash,
+        keys: &[KeyHash],
         offset: i64,
         not_before: i64,
     ) -> Result<Decision, StoreError> {
         let (mut here, mut elsewhere) = (false, false);
-        self.visit(key, not_before, &mut |at, when| {
-            here |= at == offset;
-            elsewhere |= at != offset && when >= not_before;
-        })?;
+        for key in keys {
+            self.visit(*key, not_before, &mut |at, when| {
+                here |= at == offset;
+                elsewhere |= at != offset && when >= not_before;
+            })?;
+        }
         Ok(match (here, elsewhere) {
             (true, _) => Decision::Original { replay: true },
             (false, true) => Decision::Duplicate,

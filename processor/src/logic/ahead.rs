@@ -7,7 +7,7 @@
 use super::{Job, Outcome, ProcessorLogic};
 use crate::{
     dedup::{KeyHash, index::OriginalIndex},
-    normalise::Place,
+    normalise::{Place, formerly},
 };
 use sluice_kafka::worker::{Output, Record};
 use sluice_providers::Fact;
@@ -20,6 +20,7 @@ pub(super) struct Prepared {
     offset: i64,
     pub(super) event_key: String,
     pub(super) key: KeyHash,
+    pub(super) formerly: Vec<KeyHash>,
     pub(super) facts: Vec<Fact>,
     pub(super) form: Form,
 }
@@ -87,7 +88,9 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         let place =
             Place { partition: record.tp.partition, offset: *offset, replay: false, attempts: 1 };
         let mut jobs = Vec::new();
-        let (facts, outcome) = self.read(&raw, place, value.as_deref(), &mut jobs);
+        let formerly = formerly(&self.rules.normalisers, &raw);
+        let (facts, outcome) =
+            self.read(&raw, record.key.as_deref(), place, value.as_deref(), &mut jobs);
         let form = match (outcome, jobs.pop()) {
             (_, Some(job)) => Form::Job(job),
             (Outcome::Ready(mut event), _) if facts.is_empty() => {
@@ -100,6 +103,6 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             (Outcome::Ready(event), _) => Form::Event(event),
             _ => return None,
         };
-        Some(Prepared { offset: *offset, event_key, key, facts, form })
+        Some(Prepared { offset: *offset, event_key, key, formerly, facts, form })
     }
 }

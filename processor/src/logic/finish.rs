@@ -18,11 +18,13 @@ const MAX_ERRORS: usize = 100;
 const MAX_KEPT_VALUE: usize = MAX_MESSAGE_BYTES as usize - (256 << 10);
 
 impl<I: OriginalIndex> ProcessorLogic<I> {
+    /// What a processed event comes to. `by_payload`: its facts, if any, are what its payload itself proves.
     fn succeed(
         &mut self,
         item: &Item,
         mut event: ProcessedEvent,
         done: Done,
+        by_payload: bool,
         now: i64,
         outputs: &mut Vec<Output>,
     ) -> Result<Result<(), Failure>, Unusable> {
@@ -32,14 +34,19 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         let mut proved = Vec::new();
         for (fact, state, replay) in self.untold(item, &event, &done.facts)? {
             let mut as_fact = event.clone();
-            if !proved.is_empty() {
+            let further = !proved.is_empty();
+            if further {
                 as_fact.event_key = format!("{}/{}", event.event_key, fact.state);
             }
             as_fact.kind.clone_from(&fact.kind);
             as_fact.amount_minor = fact.amount_minor;
-            // A replayed record may be the first to find a fact, and then it is no repetition.
-            as_fact.replay &= replay;
-            told.extend((!as_fact.replay).then_some(state));
+            as_fact.occurred_at = fact.since_ms.or(event.occurred_at);
+            // A replayed record may be the first to find a fact, and then it is no repetition. What the payload itself
+            // proves was there the first time too: under the event's own key it has been told, by a release that
+            // noted nothing of it if by no other.
+            let repeats = replay || (by_payload && !further);
+            as_fact.replay &= repeats;
+            told.extend((!replay).then_some(state));
             proved.push(as_fact);
         }
         if proved.is_empty() && !done.facts.is_empty() {
@@ -97,8 +104,10 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         let mut untold = Vec::new();
         for fact in facts.iter().take(Fact::MAX) {
             let state = KeyHash::of_state(&event.source, &fact.state);
+            let former = fact.formerly.iter().map(|name| KeyHash::of_state(&event.source, name));
+            let names: Vec<KeyHash> = std::iter::once(state).chain(former).collect();
             let offset = item.original_offset();
-            let decided = self.partition(partition)?.decide_state(state, offset, not_before);
+            let decided = self.partition(partition)?.decide_state(&names, offset, not_before);
             let long_ago = fact.since_ms.is_some_and(|since| since < not_before);
             match decided.map_err(|error| Unusable { partition, error })? {
                 Decision::Original { replay: false } if long_ago => {}
@@ -200,10 +209,11 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             };
             let failed = match result {
                 Ok((event, mut done)) => {
-                    if done.facts.is_empty() {
+                    let by_payload = done.facts.is_empty();
+                    if by_payload {
                         done.facts = std::mem::take(&mut item.facts);
                     }
-                    self.succeed(&item, event, done, now, &mut outputs)?.err()
+                    self.succeed(&item, event, done, by_payload, now, &mut outputs)?.err()
                 }
                 Err(failure) => Some(failure),
             };

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     dedup::{ChainId, KeyHash, index::OriginalIndex, state::Decision},
     failure::Failure,
-    normalise::{Place, normalise},
+    normalise::{Place, formerly, normalise},
 };
 use sluice_kafka::worker::Record;
 use sluice_providers::Fact;
@@ -31,12 +31,14 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
     fn decide(
         &mut self,
         key: KeyHash,
+        formerly: &[KeyHash],
         partition: i32,
         offset: i64,
         time: i64,
     ) -> Result<Option<bool>, Unusable> {
         let window = self.rules.horizons.window;
-        let decided = self.partition(partition)?.decide(key, offset, time, window);
+        let held = self.partition(partition)?;
+        let decided = held.decide(key, formerly, offset, time, window);
         Ok(match decided.map_err(|error| Unusable { partition, error })? {
             Decision::Original { replay } => Some(replay),
             Decision::Duplicate => {
@@ -52,8 +54,9 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         prepared: Prepared,
         jobs: &mut Vec<Job>,
     ) -> Result<Option<Item>, Unusable> {
-        let Prepared { event_key, key, facts, form, .. } = prepared;
-        let decided = self.decide(key, record.tp.partition, record.offset, record.timestamp)?;
+        let Prepared { event_key, key, formerly, facts, form, .. } = prepared;
+        let (partition, offset, time) = (record.tp.partition, record.offset, record.timestamp);
+        let decided = self.decide(key, &formerly, partition, offset, time)?;
         Ok(decided.map(|replay| {
             let outcome = match form {
                 Form::Outputs(outputs) => Outcome::Made(outputs),
@@ -90,12 +93,14 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             }
         };
         let key = KeyHash::of(&raw.event_key);
-        Ok(match self.decide(key, partition, offset, time)? {
+        let formerly = formerly(&self.rules.normalisers, &raw);
+        Ok(match self.decide(key, &formerly, partition, offset, time)? {
             None => None,
             Some(replay) => {
                 let place = Place { partition, offset, replay, attempts: 1 };
                 let event_key = raw.event_key.to_string();
-                let (facts, outcome) = self.read(&raw, place, record.value.as_deref(), jobs);
+                let (key_bytes, value) = (record.key.as_deref(), record.value.as_deref());
+                let (facts, outcome) = self.read(&raw, key_bytes, place, value, jobs);
                 drop(raw);
                 let origin = Origin::Raw { replay };
                 Some(Item { record, event_key, key, origin, facts, outcome })
@@ -137,7 +142,8 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     replay: event.replay,
                     attempts: event.attempt.saturating_add(1),
                 };
-                self.read(&raw, place, event.raw_value.as_deref(), jobs)
+                let (key, value) = (event.raw_key.as_deref(), event.raw_value.as_deref());
+                self.read(&raw, key, place, value, jobs)
             }
         };
         Ok(Some(Item {
@@ -151,15 +157,16 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
     }
 
     /// What a webhook's payload proves, and what comes of its event: ready, or the work of the steps that want it.
-    /// `value` is the raw record that the webhook was read from.
+    /// `record_key` and `value` are those of the raw record that the webhook was read from.
     pub(super) fn read(
         &self,
         raw: &RawEvent<'_>,
+        record_key: Option<&[u8]>,
         place: Place,
         value: Option<&[u8]>,
         jobs: &mut Vec<Job>,
     ) -> (Vec<Fact>, Outcome) {
-        let (event, facts) = normalise(&self.rules.normalisers, raw, place);
+        let (event, facts) = normalise(&self.rules.normalisers, raw, record_key, place);
         (facts, self.step(event, value, jobs))
     }
 

@@ -57,7 +57,13 @@ pub(super) fn find(
 const FACT: &str = "payment.captured";
 
 fn fact(state: &str) -> Fact {
-    Fact { state: state.to_owned(), kind: FACT.to_owned(), amount_minor: Some(1), since_ms: None }
+    Fact {
+        state: state.to_owned(),
+        kind: FACT.to_owned(),
+        amount_minor: Some(1),
+        since_ms: None,
+        formerly: Vec::new(),
+    }
 }
 
 /// One transaction that commits, in which every event finds these facts.

@@ -5,6 +5,7 @@ mod ahead;
 mod facts;
 #[path = "../samples/mod.rs"]
 mod samples;
+mod upgrade;
 
 use samples::raw_webhook;
 use sluice_kafka::worker::{
@@ -25,7 +26,7 @@ use sluice_processor::{
     rules::Rules,
     step::{Done, Step},
 };
-use sluice_providers::Fact;
+use sluice_providers::{Fact, Normalise};
 use sluice_schemas::*;
 use std::{collections::HashMap, sync::Arc};
 
@@ -48,6 +49,10 @@ fn processor() -> Processor {
 fn processor_with(steps: Vec<Box<dyn Step>>) -> Processor {
     let settings = serde_json::json!({});
     let stripe = sluice_providers::normaliser("stripe", "stripe", &settings).unwrap();
+    processor_reading(stripe, steps)
+}
+
+fn processor_reading(stripe: Box<dyn Normalise>, steps: Vec<Box<dyn Step>>) -> Processor {
     let rules = Rules {
         raw: "raw".into(),
         due: "due".into(),

@@ -331,8 +331,13 @@ impl<L: Local> Workload for World<L> {
         } else {
             let event = work.0.clone();
             let state = self.setting.state_of(&event.event_key);
-            let fact =
-                |state| Fact { state, kind: FACT.to_owned(), amount_minor: None, since_ms: None };
+            let fact = |state| Fact {
+                state,
+                kind: FACT.to_owned(),
+                amount_minor: None,
+                since_ms: None,
+                formerly: Vec::new(),
+            };
             Ok((event, Done { facts: state.map(fact).into_iter().collect(), ..Done::default() }))
         }))
     }

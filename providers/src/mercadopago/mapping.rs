@@ -101,6 +101,7 @@ impl Payment<'_> {
                 kind: row.map_or(unmapped, |row| row.kind).to_owned(),
                 amount_minor: self.amount_minor,
                 since_ms: None,
+                formerly: Vec::new(),
             }
         };
         let approved = self.was_approved().then(|| Fact {
@@ -209,7 +210,8 @@ pub(super) fn merchant_order(id: &str, answer: &[u8], event: Normalised) -> Opti
     if let Some(time) = since_ms {
         state.push_str(&format!(":{time}"));
     }
-    let fact = Fact { state, kind: event.kind.clone(), amount_minor: None, since_ms };
+    let kind = event.kind.clone();
+    let fact = Fact { state, kind, amount_minor: None, since_ms, formerly: Vec::new() };
     let normalised = Normalised {
         status: Some(status),
         reference: json::text_or_integer(reference),

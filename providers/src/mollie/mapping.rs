@@ -185,6 +185,7 @@ impl<'a> Entity<'a> {
                 kind: row.map_or(unmapped, |row| row.kind).to_owned(),
                 amount_minor,
                 since_ms: (field == "status").then(|| self.since_ms(value)).flatten(),
+                formerly: Vec::new(),
             }
         };
         let of_status = |status: &str| fact("status", status, status, self.amount.minor);
@@ -268,6 +269,7 @@ impl<'a> Entity<'a> {
             kind: normalised.kind.clone(),
             amount_minor: normalised.amount_minor,
             since_ms: self.since_ms(status),
+            formerly: Vec::new(),
         };
         Some(Fetched { normalised, facts: vec![fact], bare: false })
     }

@@ -170,7 +170,7 @@ impl Normalise for Reader {
             let event = Event::parse(payload.body)?;
             let state = event.object.state(payload.event_type)?;
             let Normalised { kind, amount_minor, .. } = event.normalise(payload);
-            Some(Fact { state, kind, amount_minor, since_ms: None })
+            Some(Fact { state, kind, amount_minor, since_ms: None, formerly: Vec::new() })
         };
         fact().into_iter().collect()
     }
