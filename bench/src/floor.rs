@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         let health = Health::new();
         let management = TcpListener::bind(config.management.listen).await?;
         let management =
-            tokio::spawn(serve_management(management, health.clone(), telemetry.metrics()));
+            tokio::spawn(serve_management(management, vec![], health.clone(), telemetry.metrics()));
         let gateway = Gateway::bind(&config, &health).await?.without_storing();
         let outcome = gateway.serve(shutdown).await;
         management.abort();

@@ -4,6 +4,7 @@
 //! * `allocator`: what gives all of it its memory; `args`: the command line;
 //! * `context`: which configuration file, and what its sections become for each client;
 //! * `commands`: one module per noun;
+//! * `files`: how many the process may have open;
 //! * `decode`, `request_file`, `when`: reading records, saved requests and times;
 //! * `output`: the only way to standard output; `exit`: what the exit status says.
 
@@ -13,6 +14,7 @@ mod commands;
 mod context;
 mod decode;
 mod exit;
+mod files;
 mod output;
 mod request_file;
 mod when;

@@ -2,13 +2,15 @@
 //!
 //! hyper answers an oversized head itself (431), but closes a slow one without a word, does not bound
 //! the wait for the first bytes while it finds out the protocol version, and closes a connection whose
-//! request body it did not read in a way that may destroy the answer on its way (a TCP reset). So
-//! [`Socket`] bounds the first bytes, notes where the conversation stood, and hands the stream back
-//! when hyper is done with it; [`take_leave`] then says 408 where that is due, and lets the sender
-//! finish before the socket is closed.
+//! request body it did not read in a way that may destroy the answer on its way (a TCP reset). It also waits for ever
+//! for a receiver that does not read, and takes the end of what an HTTP/2 sender sends for the end of all. So
+//! [`Socket`] bounds the first bytes and every write, holds the end back until the answers are given, notes where the
+//! conversation stood, and hands the stream back when hyper is done with it; [`take_leave`] then says 408 where that is
+//! due, and lets the sender finish before the socket is closed.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use uuid::Uuid;
 
+use crate::connections::{Activity, State};
 use crate::problem::Problem;
 
 /// Bytes after which the protocol version is known: the length of HTTP/2's preface.
@@ -28,6 +31,12 @@ const LINGER: Duration = Duration::from_secs(2);
 
 /// Most bytes that are read and thrown away meanwhile.
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// The first bytes of HTTP/2, which no method of HTTP/1 begins with.
+const HTTP2: &[u8; 3] = b"PRI";
+
+/// For at least as long no answer is due before the end of what the sender sends is told, so that the last one has left.
+const AFTER_ANSWER: Duration = Duration::from_millis(250);
 
 /// The stream as hyper left it.
 #[derive(Debug)]
@@ -47,14 +56,25 @@ pub(crate) struct Socket {
     /// Runs until enough has been read to know the protocol version.
     opening: Option<Pin<Box<Sleep>>>,
     read: usize,
+    first: [u8; HTTP2.len()],
+    activity: Arc<Activity>,
+    write_timeout: Duration,
+    /// Runs while the receiver takes nothing.
+    writing: Option<Pin<Box<Sleep>>>,
+    /// Runs when the sender has ended and answers may still be due.
+    ending: Option<Pin<Box<Sleep>>>,
+    /// No answer was due when that was looked at last.
+    quiet: bool,
 }
 
 impl Socket {
-    /// A socket that gives up when the first bytes take longer than `first_bytes`. The receiver gets
-    /// the stream when the socket is dropped.
+    /// A socket that gives up when the first bytes take longer than `first_bytes`, or the receiver takes nothing for
+    /// `write_timeout`. The other receiver gets the stream when the socket is dropped.
     pub(crate) fn new(
         stream: TcpStream,
+        activity: Arc<Activity>,
         first_bytes: Duration,
+        write_timeout: Duration,
     ) -> (Self, oneshot::Receiver<Remains>) {
         let (hand_back, remains) = oneshot::channel();
         let socket = Self {
@@ -62,8 +82,33 @@ impl Socket {
             hand_back: Some(hand_back),
             opening: Some(Box::pin(tokio::time::sleep(first_bytes))),
             read: 0,
+            first: [0; HTTP2.len()],
+            activity,
+            write_timeout,
+            writing: None,
+            ending: None,
+            quiet: false,
         };
         (socket, remains)
+    }
+
+    /// The end of what an HTTP/2 sender sends, held back while answers are due: hyper would end the conversation.
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.first != *HTTP2 {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let pause = || Box::pin(tokio::time::sleep(AFTER_ANSWER));
+            let ending = self.ending.get_or_insert_with(pause);
+            if ending.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            let quiet = self.activity.state() != State::Active;
+            if quiet && self.quiet {
+                return Poll::Ready(Ok(()));
+            }
+            (self.quiet, self.ending) = (quiet, None);
+        }
     }
 
     fn remains(&mut self) -> io::Result<&mut Remains> {
@@ -71,13 +116,32 @@ impl Socket {
         self.remains.as_mut().ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
-    fn written(&mut self, outcome: &Poll<io::Result<usize>>) {
+    /// What a write came to, or the end of the patience with a receiver that takes nothing.
+    fn written(
+        &mut self,
+        outcome: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if outcome.is_pending() {
+            let limit = self.write_timeout;
+            let writing = self.writing.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+            if writing.as_mut().poll(cx).is_ready() {
+                if let Some(remains) = &mut self.remains {
+                    // Nothing more can be told to it.
+                    remains.ended = true;
+                }
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::WriteZero, "nobody reads")));
+            }
+            return outcome;
+        }
+        self.writing = None;
         if matches!(outcome, Poll::Ready(Ok(1..))) {
             self.opening = None;
             if let Some(remains) = &mut self.remains {
                 remains.unanswered = false;
             }
         }
+        outcome
     }
 }
 
@@ -97,6 +161,9 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.ending.is_some() {
+            return this.poll_end(cx);
+        }
         let before = buf.filled().len();
         let remains = this.remains()?;
         match Pin::new(&mut remains.stream).poll_read(cx, buf) {
@@ -104,12 +171,18 @@ impl AsyncRead for Socket {
                 let read = buf.filled().len() - before;
                 if read > 0 {
                     remains.unanswered = true;
+                    for (place, byte) in
+                        this.first.iter_mut().skip(this.read).zip(&buf.filled()[before..])
+                    {
+                        *place = *byte;
+                    }
                     this.read = this.read.saturating_add(read);
                     if this.read >= PREFACE {
                         this.opening = None;
                     }
                 } else if buf.remaining() > 0 {
                     remains.ended = true;
+                    return this.poll_end(cx);
                 }
                 Poll::Ready(Ok(()))
             }
@@ -136,8 +209,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.remains()?.stream).poll_write(cx, buf);
-        this.written(&outcome);
-        outcome
+        this.written(outcome, cx)
     }
 
     fn poll_write_vectored(
@@ -147,8 +219,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let outcome = Pin::new(&mut this.remains()?.stream).poll_write_vectored(cx, bufs);
-        this.written(&outcome);
-        outcome
+        this.written(outcome, cx)
     }
 
     fn is_write_vectored(&self) -> bool {

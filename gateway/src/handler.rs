@@ -1,6 +1,8 @@
 //! One request, from its head to its answer, in the order that protects most at the least cost:
-//! address → rate → source → method → allow list → size → readiness → body → signature, with keys that
-//! the provider publishes if it needs any → Kafka.
+//! address → rate → source → method → allow list → size → signature there at all → readiness → body, which is paid for out
+//! of a budget → a slot → signature, with keys that the provider publishes if it needs any → the source's rate → Kafka.
+//!
+//! What is not verified spends nothing that the source's senders need: neither a slot, nor the source's rate.
 //!
 //! A handler whose sender goes away is dropped where it stands. That loses nothing: either the
 //! records were all handed to the producer, or none was, and a sender without an answer sends again.
@@ -13,10 +15,11 @@ use bytes::Bytes;
 use governor::clock::DefaultClock;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Version, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
 use ipnet::IpNet;
 use sluice_kafka::publisher::PublishError;
+use sluice_providers::Rejection;
 use sluice_service::clock::now_ms;
 use sluice_service::config::{Config, RateLimit};
 use sluice_service::telemetry;
@@ -26,6 +29,7 @@ use tracing::{Instrument, Span, field};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use uuid::Uuid;
 
+use crate::body::{self, Budget, Claim};
 use crate::confirm::Confirmations;
 use crate::keys::{KeyStore, Refusal};
 use crate::limits::{AddressLimiter, Limiter, client_address};
@@ -55,9 +59,10 @@ pub(crate) struct Shared {
     confirmations: Confirmations,
     addresses: Option<AddressLimiter>,
     trusted_proxies: Vec<IpNet>,
-    /// Requests in flight. With HTTP/2 one connection carries several, so connections bound neither
-    /// them nor the memory of their bodies.
+    /// Complete requests in flight. With HTTP/2 one connection carries several, so connections do not bound them.
     slots: Semaphore,
+    /// What requests may hold in memory together.
+    budget: Arc<Budget>,
     complaints: Limiter,
     max_body: usize,
     max_headers: usize,
@@ -88,6 +93,10 @@ impl Shared {
             addresses: per_address.map(|rate| AddressLimiter::new(rate, DefaultClock::default())),
             trusted_proxies: gateway.trusted_proxies.clone(),
             slots: Semaphore::new(usize::try_from(gateway.max_connections).unwrap_or(usize::MAX)),
+            budget: Budget::new(
+                gateway.body_memory.as_usize(),
+                gateway.body_memory_per_address.as_usize(),
+            ),
             complaints: Limiter::new(COMPLAINTS, DefaultClock::default()),
             max_body: gateway.max_body.as_usize(),
             max_headers: gateway.max_headers,
@@ -130,6 +139,7 @@ pub(crate) async fn handle(
     let request_id = Uuid::now_v7().hyphenated().to_string();
     let (parts, body) = request.into_parts();
     let version = parts.version;
+    let has_body = !body.is_end_stream();
     let remote = client_address(peer.ip(), &parts.headers, &shared.trusted_proxies);
     let name = parts.uri.path().strip_prefix("/webhooks/").unwrap_or_default();
     let source = shared.sources.get(name).cloned();
@@ -165,8 +175,7 @@ pub(crate) async fn handle(
         Err(problem) => {
             let mut response = problem.response(&request_id);
             // What is left of the body will not be read; without this a sender would go on sending.
-            let unread = matches!(problem, Problem::BodyTooLarge | Problem::BodyTimeout);
-            if unread && version <= Version::HTTP_11 {
+            if has_body && problem.leaves_body() && version <= Version::HTTP_11 {
                 response
                     .headers_mut()
                     .insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -217,8 +226,7 @@ impl Shared {
         if !source.allows(remote) {
             return Err(Problem::AddressNotAllowed);
         }
-        source.check_rate().map_err(Problem::RateLimited)?;
-        self.check_headers(&parts.headers)?;
+        let head = self.check_headers(&parts.headers)?;
         let is_get = parts.method == Method::GET;
         if is_get {
             if let Some(answer) = challenge(&source, &parts) {
@@ -228,36 +236,61 @@ impl Shared {
                 return Err(not_allowed(&source));
             }
         }
-        let _slot = self.slots.try_acquire().map_err(|_| Problem::Overloaded)?;
-        if !self.upstream.is_ready() {
-            return Err(self.unavailable(&source, request_id, &PublishFailure::NotReady));
-        }
-        // What GET brings is in its URL. A body would be covered by no signature.
-        let body = if is_get { Bytes::new() } else { self.read_body(&parts.headers, body).await? };
-
-        let received = Received {
+        let lacking = source.provider.lacking(&parts.headers);
+        let mut received = Received {
             source,
             parts,
-            body,
+            body: Bytes::new(),
             remote,
             request_id: request_id.to_owned(),
             received_at_ms,
         };
         let source = Arc::clone(&received.source);
+        let refuse = |received: &Received, rejection: &Rejection| {
+            // What is not verified has an allowance of its own, as large as the source's.
+            source.check_unverified_rate().map_err(Problem::RateLimited)?;
+            self.rejections.report(&self.upstream, received, rejection);
+            Err(Problem::Unverified(source.provider.rejection_status()))
+        };
+        if let Some(rejection) = lacking {
+            // Its body would be read for nothing.
+            return refuse(&received, &rejection);
+        }
+        if !self.upstream.is_ready() {
+            return Err(self.unavailable(&source, request_id, &PublishFailure::NotReady));
+        }
+        // Given back when the answer is there.
+        let mut claim = self.budget.open(remote);
+        claim.grow(head)?;
+        if !is_get {
+            // What GET brings is in its URL. A body would be covered by no signature.
+            received.body = self.read_body(&received.parts.headers, body, &mut claim).await?;
+        }
+        let _slot = self.slots.try_acquire().map_err(|_| Problem::Overloaded)?;
         // Age is judged now, not when the head came: a body may take seconds to arrive.
-        let verified =
-            received.verify(&self.keys, now_ms).await.map_err(|(received, refusal)| {
-                let Refusal::Rejected(rejection) = refusal else {
-                    return Problem::KeyUnavailable;
-                };
-                self.rejections.report(&self.upstream, &received, &rejection);
-                Problem::Unverified(source.provider.rejection_status())
-            })?;
+        let verified = match received.verify(&self.keys, now_ms).await {
+            Ok(verified) => verified,
+            Err((_, Refusal::NoKey)) => return Err(Problem::KeyUnavailable),
+            Err((received, Refusal::Rejected(rejection))) => return refuse(&received, &rejection),
+        };
+        source.check_rate().map_err(Problem::RateLimited)?;
         let published = verified
             .publish(&self.upstream, traceparent)
             .await
             .map_err(|failure| self.unavailable(&source, request_id, &failure))?;
         self.metrics.stored(&source.name, published.events(), published.waited());
+        if published.unreadable() > 0 {
+            self.metrics.unreadable(&source.name, published.unreadable());
+            if self.complaints.check().is_ok() {
+                tracing::warn!(
+                    source = %source.name,
+                    request_id,
+                    events = published.unreadable(),
+                    "verified and stored, but not readable: neither ID nor type was found; look at it with \
+                     `sluice tail raw`"
+                );
+            }
+        }
         if let Some((url, origin)) = published.confirmation() {
             self.confirmations.open(&source.name, url, origin);
         }
@@ -265,7 +298,8 @@ impl Shared {
     }
 
     /// hyper bounds the head of HTTP/1; this bounds HTTP/2 and limits below hyper's smallest.
-    fn check_headers(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Returns the size of the headers in bytes.
+    fn check_headers(&self, headers: &HeaderMap) -> Result<usize, Problem> {
         let bytes = headers
             .iter()
             .map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD)
@@ -273,25 +307,24 @@ impl Shared {
         if headers.len() > self.max_headers || bytes > self.max_header_bytes {
             return Err(Problem::HeadersTooLarge);
         }
-        Ok(())
+        Ok(bytes)
     }
 
-    async fn read_body(&self, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+    async fn read_body(
+        &self,
+        headers: &HeaderMap,
+        body: Incoming,
+        claim: &mut Claim,
+    ) -> Result<Bytes, Problem> {
         // A declared length is refused at once; an undeclared one as soon as it is too long.
         let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
         let declared = declared.and_then(|length| length.parse::<usize>().ok());
         if declared.is_some_and(|length| length > self.max_body) {
             return Err(Problem::BodyTooLarge);
         }
-        let read = Limited::new(body, self.max_body).collect();
-        match tokio::time::timeout(self.body_read_timeout, read).await {
-            Err(_) => Err(Problem::BodyTimeout),
-            Ok(Ok(body)) => Ok(body.to_bytes()),
-            Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
-                Err(Problem::BodyTooLarge)
-            }
-            Ok(Err(_)) => Err(Problem::BodyBroken),
-        }
+        let read = body::read(body, declared, self.max_body, claim);
+        let read = tokio::time::timeout(self.body_read_timeout, read).await;
+        read.unwrap_or(Err(Problem::BodyTimeout))
     }
 
     /// What the sender is told of events that are not known to be stored.

@@ -5,8 +5,10 @@
 //! twice is made one by the processor.
 //!
 //! Layout, in the order a request meets it:
-//! * `server.rs`: the listener, its limits, the orderly end; `connection.rs`: the socket below hyper;
-//! * `handler.rs`: one request from head to answer; `limits.rs`: client address and rates;
+//! * `server.rs`: the listener, its limits, the orderly end; `connections.rs`: who has a place;
+//!   `connection.rs`: the socket below hyper;
+//! * `handler.rs`: one request from head to answer; `limits.rs`: client address and rates; `body.rs`: bodies and their
+//!   memory;
 //! * `pipeline.rs`: `Received` → `Verified` → `Published`, so that nothing unverified can be stored;
 //! * `record.rs`: the record of an event, pure; `upstream.rs`: encoders, producer, deadline;
 //! * `changeover.rs`: from when on events lie where this release puts them;
@@ -16,9 +18,11 @@
 //! * `sources.rs`: configuration to sources; `supervise.rs`: topics, schema ids, readiness;
 //! * `wiring.rs`: what its clients are made with; `metrics.rs`: the instruments.
 
+mod body;
 mod changeover;
 mod confirm;
 mod connection;
+mod connections;
 mod handler;
 mod keys;
 mod limits;

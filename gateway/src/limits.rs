@@ -121,7 +121,7 @@ impl<C: Clock + Clone> AddressLimiter<C> {
 }
 
 /// The part of an address that one subscriber controls: all of IPv4, the /64 of IPv6.
-fn subscriber(address: IpAddr) -> IpAddr {
+pub(crate) fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

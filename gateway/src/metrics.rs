@@ -3,11 +3,13 @@
 //! Labels are bounded: a request to an unknown source counts under `unknown`, outcomes and reasons
 //! come out of fixed sets.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 use opentelemetry::{KeyValue, StringValue, global};
+
+use crate::connections::{Connections, State};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,37 @@ impl Outcome {
             Self::Unavailable => "unavailable",
             Self::KeyUnavailable => "key_unavailable",
             Self::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// Why the gateway ended a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// Without a request for too long.
+    Idle,
+    /// It was open for as long as any may be.
+    Old,
+    /// Its receiver took nothing for too long.
+    Unread,
+    /// It was not HTTP, or ended in the middle.
+    Broken,
+    /// It was the one unused for longest when a place was needed.
+    Evicted,
+    /// There was no place for it: all, or those of its address, waited for answers.
+    Refused,
+}
+
+impl Closed {
+    /// The label's value.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Old => "old",
+            Self::Unread => "unread",
+            Self::Broken => "broken",
+            Self::Evicted => "evicted",
+            Self::Refused => "refused",
         }
     }
 }
@@ -130,6 +163,8 @@ pub(crate) struct Metrics {
     in_flight: UpDownCounter<i64>,
     key_fetches: Counter<u64>,
     confirmations: Counter<u64>,
+    closed: Counter<u64>,
+    unreadable: Counter<u64>,
     unknown: Arc<str>,
 }
 
@@ -171,8 +206,43 @@ impl Metrics {
                 .u64_counter("sluice_gateway_confirmations")
                 .with_description("Subscriptions confirmed with a provider, by outcome")
                 .build(),
+            closed: meter
+                .u64_counter("sluice_gateway_connections_closed")
+                .with_description("Connections that the gateway ended, by reason")
+                .build(),
+            unreadable: meter
+                .u64_counter("sluice_gateway_unreadable")
+                .with_description(
+                    "Events that are verified and stored but cannot be read, by source",
+                )
+                .build(),
             unknown: Arc::from("unknown"),
         }
+    }
+
+    /// Shows these connections, by state, from now on.
+    pub(crate) fn watch(&self, connections: &Arc<Connections>) {
+        let connections: Weak<Connections> = Arc::downgrade(connections);
+        global::meter("sluice-gateway")
+            .u64_observable_gauge("sluice_gateway_connections")
+            .with_description("Open connections, by state")
+            .with_callback(move |gauge| {
+                let Some(connections) = connections.upgrade() else { return };
+                for ((_, state), count) in State::ALL.iter().zip(connections.count()) {
+                    gauge.observe(count, &[KeyValue::new("state", *state)]);
+                }
+            })
+            .build();
+    }
+
+    /// Counts a connection that was ended.
+    pub(crate) fn closed(&self, why: Closed) {
+        self.closed.add(1, &[KeyValue::new("reason", why.label())]);
+    }
+
+    /// Counts events that are verified but cannot be read.
+    pub(crate) fn unreadable(&self, source: &Arc<str>, events: usize) {
+        self.unreadable.add(events as u64, &[source_label(source)]);
     }
 
     /// Starts the account of one request; `None` for a source that is not configured.

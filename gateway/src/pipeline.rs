@@ -12,13 +12,13 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use sluice_providers::{Identified, Payload, Request, Verdict};
+use sluice_providers::{Identified, Payload, Request, UNKNOWN_TYPE, Verdict};
 use sluice_service::config::PartitionBy;
 
 use crate::changeover::Changeover;
 use crate::keys::{KeyStore, Refusal};
 use crate::outbound::Origin;
-use crate::record::{self, Delivery, SharedHeaders};
+use crate::record::{self, Delivery};
 use crate::sources::Source;
 use crate::upstream::{PublishFailure, Upstream};
 
@@ -97,7 +97,8 @@ impl Verified {
         if upstream.is_floor() {
             let Received { source, request_id, .. } = received;
             let waited = Duration::ZERO;
-            return Ok(Published { source, request_id, events: 1, waited, confirmation: None });
+            let (events, unreadable, confirmation) = (1, 0, None);
+            return Ok(Published { source, request_id, events, unreadable, waited, confirmation });
         }
         let source = &received.source;
         let delivery = Delivery {
@@ -119,6 +120,9 @@ impl Verified {
         let events = source.provider.identify(&received.request());
         let confirmation = source.provider.confirmation(&received.request());
         let size = events.len();
+        let is_unreadable =
+            |event: &&Identified| !event.identified && event.event_type == UNKNOWN_TYPE;
+        let unreadable = events.iter().filter(is_unreadable).count();
         // All are encoded before the first is sent: a defect in one must not store half a request.
         let mut records = Vec::with_capacity(size);
         let mut raw = record::raw_webhook(&delivery, size);
@@ -129,8 +133,10 @@ impl Verified {
                 |event: &Identified| tells_state(source, event, &received.body, changeover);
             let signed = source.provider.object_is_signed();
             let partition_by = partition_by(source.partition_by, signed, &event, tells_state);
+            let former = || former_id(source, &event, &received.body, changeover, &verdict);
+            let former = if partition_by == PartitionBy::Event { former() } else { None };
             record::tell(&mut raw, &delivery, event, index);
-            let key = record::partition_key(&raw, partition_by);
+            let key = record::partition_key(&raw, partition_by, former.as_deref());
             let record = upstream.prepare(&mut raw, key)?;
             bytes = most.sum(bytes, record.bytes())?;
             records.push(record);
@@ -138,16 +144,12 @@ impl Verified {
                 tokio::task::yield_now().await;
             }
         }
-        let shared = SharedHeaders {
-            ce_source: &source.path,
-            request_id: &received.request_id,
-            traceparent,
-        };
         let handed_over = Instant::now();
-        upstream.publish(&records, &shared).await?;
+        upstream.publish(&records, traceparent).await?;
         Ok(Published {
             waited: handed_over.elapsed(),
             events: size,
+            unreadable,
             source: received.source,
             request_id: received.request_id,
             confirmation,
@@ -187,12 +189,34 @@ fn tells_state(source: &Source, event: &Identified, body: &Bytes, changeover: Ch
         || (changeover.is_past(event.occurred_at_ms) && source.provider.tells_moved(&payload))
 }
 
+/// The ID under which an earlier release knew the event and chose its partition, where a redelivery may find the original.
+/// That is so for what was signed before the changeover.
+fn former_id(
+    source: &Source,
+    event: &Identified,
+    body: &Bytes,
+    changeover: Changeover,
+    verdict: &Verdict,
+) -> Option<String> {
+    if changeover.is_past(verdict.signed_at_ms) {
+        return None;
+    }
+    let payload = Payload {
+        event_id: &event.event_id,
+        event_type: &event.event_type,
+        object_id: event.object_id.as_deref(),
+        body: &event.body.bytes(body),
+    };
+    source.provider.formerly(&payload).into_iter().next()
+}
+
 /// A request all of whose events Kafka has acknowledged.
 #[derive(Debug)]
 pub(crate) struct Published {
     source: Arc<Source>,
     request_id: String,
     events: usize,
+    unreadable: usize,
     waited: Duration,
     confirmation: Option<String>,
 }
@@ -201,6 +225,11 @@ impl Published {
     /// Number of events stored.
     pub(crate) fn events(&self) -> usize {
         self.events
+    }
+
+    /// Number of those that have neither an ID nor a type that could be read: verified, and perhaps money.
+    pub(crate) fn unreadable(&self) -> usize {
+        self.unreadable
     }
 
     /// How long Kafka took.

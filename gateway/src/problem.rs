@@ -80,6 +80,14 @@ impl Problem {
         }
     }
 
+    /// Whether much of a body may still be on its way, which nobody will read.
+    pub(crate) fn leaves_body(self) -> bool {
+        matches!(
+            self,
+            Self::BodyTooLarge | Self::BodyTimeout | Self::Overloaded | Self::RateLimited(_)
+        )
+    }
+
     /// How the request is counted.
     pub(crate) fn outcome(self) -> Outcome {
         match self {

@@ -118,65 +118,15 @@ fn event_key(source: &str, event_id: &str) -> String {
 }
 
 /// The record key, what decides the partition and so what stays in order: `None` for the event key.
-pub(crate) fn partition_key(raw: &RawWebhook, partition_by: PartitionBy) -> Option<String> {
+/// `former`: the event ID by which an earlier release chose the partition, if that was another.
+pub(crate) fn partition_key(
+    raw: &RawWebhook,
+    partition_by: PartitionBy,
+    former: Option<&str>,
+) -> Option<String> {
     match (&raw.object_id, partition_by) {
         (Some(object_id), PartitionBy::Object) => Some(event_key(&raw.source, object_id)),
-        _ => None,
-    }
-}
-
-/// Headers that all records of one request share.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct SharedHeaders<'a> {
-    /// A URI reference, as the CloudEvents specification wants: the path that takes these events.
-    pub(crate) ce_source: &'a str,
-    /// Our id of the request.
-    pub(crate) request_id: &'a str,
-    /// W3C trace context.
-    pub(crate) traceparent: Option<&'a str>,
-}
-
-/// Headers of a raw record: CloudEvents 1.0 (Kafka binding, binary mode), W3C trace context, ours.
-#[derive(Debug)]
-pub(crate) struct RecordHeaders {
-    ce_id: String,
-    ce_type: String,
-    ce_time: Option<String>,
-}
-
-impl RecordHeaders {
-    /// Those of one record alone, taken out of it.
-    pub(crate) fn taken_from(raw: &mut RawWebhook) -> Self {
-        let time = jiff::Timestamp::from_millisecond(raw.occurred_at.unwrap_or(raw.received_at));
-        Self {
-            ce_time: time.ok().map(|time| time.to_string()),
-            ce_id: std::mem::take(&mut raw.event_key),
-            ce_type: std::mem::take(&mut raw.event_type),
-        }
-    }
-
-    /// The event key, which is the CloudEvents ID.
-    pub(crate) fn event_key(&self) -> &str {
-        &self.ce_id
-    }
-
-    /// Name and value of each header.
-    pub(crate) fn list<'a>(&'a self, shared: &SharedHeaders<'a>) -> Vec<(&'a str, &'a [u8])> {
-        let mut headers = Vec::with_capacity(9);
-        headers.push(("ce_specversion", &b"1.0"[..]));
-        headers.push(("ce_id", self.ce_id.as_bytes()));
-        headers.push(("ce_source", shared.ce_source.as_bytes()));
-        headers.push(("ce_type", self.ce_type.as_bytes()));
-        if let Some(time) = &self.ce_time {
-            headers.push(("ce_time", time.as_bytes()));
-        }
-        headers.push(("content-type", b"application/avro"));
-        if let Some(traceparent) = shared.traceparent {
-            headers.push(("traceparent", traceparent.as_bytes()));
-        }
-        headers.push(("sluice-request-id", shared.request_id.as_bytes()));
-        headers.push(("sluice-origin", b"webhook"));
-        headers
+        _ => former.map(|former| event_key(&raw.source, former)),
     }
 }
 
@@ -283,7 +233,7 @@ mod tests {
             let mut raw = raw_webhook(delivery, 2);
             tell(&mut raw, delivery, event("a", BodyPart::Whole), 0);
             assert!(raw.object_id.is_some() && raw.livemode.is_some() && !raw.body.is_empty());
-            RecordHeaders::taken_from(&mut raw);
+            let _ = std::mem::take(&mut raw.event_key);
             tell(&mut raw, delivery, bare(), 1);
             assert_eq!(raw, record_of(delivery, bare(), 1, 2));
         });
@@ -293,12 +243,14 @@ mod tests {
     fn the_key_follows_partition_by_and_falls_back_to_the_event() {
         with_delivery(|delivery| {
             let raw = record_of(delivery, event("evt_1", BodyPart::Whole), 0, 1);
-            assert_eq!(partition_key(&raw, PartitionBy::Event), None);
-            let by_object = partition_key(&raw, PartitionBy::Object);
+            assert_eq!(partition_key(&raw, PartitionBy::Event, None), None);
+            let by_object = partition_key(&raw, PartitionBy::Object, None);
             assert_eq!(by_object.as_deref(), Some("shop:pi_1"));
-            let mut nameless = RawWebhook { object_id: None, ..raw };
-            assert_eq!(partition_key(&nameless, PartitionBy::Object), None);
-            assert_eq!(RecordHeaders::taken_from(&mut nameless).event_key(), "shop:evt_1");
+            // Where an earlier release went by another ID of the event, a redelivery follows it.
+            let former = partition_key(&raw, PartitionBy::Event, Some("old"));
+            assert_eq!(former.as_deref(), Some("shop:old"));
+            let nameless = RawWebhook { object_id: None, ..raw };
+            assert_eq!(partition_key(&nameless, PartitionBy::Object, None), None);
         });
     }
 
@@ -316,52 +268,13 @@ mod tests {
             // The ID of a notice is that of its object.
             let raw = record_of(delivery, notice(None), 0, 1);
             assert_eq!(raw.object_id.as_deref(), Some("tr_1"));
-            let by_object = partition_key(&raw, PartitionBy::Object);
+            let by_object = partition_key(&raw, PartitionBy::Object, None);
             assert_eq!(by_object.as_deref(), Some("shop:tr_1"));
             let again = Delivery { request_id: "other", ..*delivery };
             let again = record_of(&again, notice(None), 0, 1);
             assert_ne!(again.event_key, raw.event_key);
-            let key = |raw| partition_key(raw, PartitionBy::Object);
+            let key = |raw| partition_key(raw, PartitionBy::Object, None);
             assert_eq!(key(&again), key(&raw));
-        });
-    }
-
-    #[test]
-    fn record_headers_are_cloudevents_trace_and_ours() {
-        with_delivery(|delivery| {
-            let mut raw = record_of(delivery, event("evt_1", BodyPart::Whole), 0, 1);
-            let mut odd = RawWebhook { occurred_at: Some(i64::MAX), ..raw.clone() };
-            let headers = RecordHeaders::taken_from(&mut raw);
-            let shared = SharedHeaders {
-                ce_source: "/webhooks/shop",
-                request_id: "ours",
-                traceparent: Some("00-aa-bb-01"),
-            };
-            let list = headers.list(&shared);
-            let text: Vec<String> = list
-                .iter()
-                .map(|(name, value)| format!("{name}={}", String::from_utf8_lossy(value)))
-                .collect();
-            assert_eq!(
-                text,
-                [
-                    "ce_specversion=1.0",
-                    "ce_id=shop:evt_1",
-                    "ce_source=/webhooks/shop",
-                    "ce_type=charge.refunded",
-                    "ce_time=2023-11-14T22:13:20Z",
-                    "content-type=application/avro",
-                    "traceparent=00-aa-bb-01",
-                    "sluice-request-id=ours",
-                    "sluice-origin=webhook",
-                ]
-            );
-            // A time no calendar holds is left out; it must not cost the event.
-            let headers = RecordHeaders::taken_from(&mut odd);
-            let shared = SharedHeaders { traceparent: None, ..shared };
-            let list = headers.list(&shared);
-            assert!(list.iter().all(|(name, _)| !["ce_time", "traceparent"].contains(name)));
-            assert_eq!(list.len(), 7);
         });
     }
 }

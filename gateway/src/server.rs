@@ -1,15 +1,15 @@
 //! The listener: bounded connections, bounded heads, bounded waits, and an orderly end.
 //!
 //! Connections are served by hyper with the limits it enforces itself (it answers 431 to a head that
-//! is too large, and closes a connection that stays without a request for `header_read_timeout`);
-//! [`crate::connection`] adds those it does not. Each connection is one task, and at
-//! most `max_connections` exist; further ones wait in the system's accept queue.
+//! is too large, and closes an HTTP/1 connection that stays without a request for `header_read_timeout`);
+//! [`crate::connection`] and [`crate::connections`] add those it does not. Each connection is one task, and at
+//! most `max_connections` exist: for a further one the one that is unused for longest makes room.
 
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,17 +24,27 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::connection::{End, Socket, take_leave};
+use crate::connections::{Activity, Admission, Connections, Place};
 use crate::handler::{self, Shared};
-use crate::metrics::Outcome;
+use crate::metrics::{Closed, Outcome};
 
 /// hyper refuses a smaller buffer for a head.
 const MIN_HEAD_BUFFER: usize = 8192;
 
-/// Most requests of one HTTP/2 connection at a time.
-const MAX_STREAMS: u32 = 128;
+/// Bytes of bodies that an HTTP/2 connection may send ahead of being read: what it can hold beside the budget of bodies.
+const HTTP2_WINDOW: u32 = 64 << 10;
 
 /// Age at which a connection is asked to end, so that none is held for ever.
 const MAX_AGE: Duration = Duration::from_secs(15 * 60);
+
+/// How long it then has for what is in flight, before it is closed whatever it does.
+const FAREWELL: Duration = Duration::from_secs(60);
+
+/// How long a connection that is unused has to take note of its end.
+const SHORT_FAREWELL: Duration = Duration::from_secs(1);
+
+/// How much later than hyper a connection without a request is ended, so that hyper may answer it.
+const AFTER_HYPER: Duration = Duration::from_secs(1);
 
 /// Wait after a failed accept (no file descriptors left, for example) before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -47,11 +57,19 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) -> usize {
-    let max_connections = usize::try_from(config.max_connections).unwrap_or(usize::MAX);
+    let most = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let places = Connections::new(
+        most(config.max_connections),
+        most(config.max_connections_per_address),
+        config.trusted_proxies.clone(),
+    );
+    shared.metrics().watch(&places);
     let server = Arc::new(Server {
         builder: builder(config),
         shared,
         header_read_timeout: config.header_read_timeout,
+        idle_timeout: config.idle_timeout,
+        write_timeout: config.write_timeout,
         stop: stop.clone(),
     });
     let mut connections = JoinSet::new();
@@ -60,10 +78,16 @@ pub(crate) async fn serve(
             biased;
             () = stopped(&mut stop) => break,
             Some(_) = connections.join_next() => {}
-            accepted = listener.accept(), if connections.len() < max_connections => match accepted {
-                Ok((stream, peer)) => {
-                    connections.spawn(Arc::clone(&server).connection(stream, peer));
-                }
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => match places.admit(peer) {
+                    Admission::Admitted(place, evicted) => {
+                        if evicted {
+                            server.shared.metrics().closed(Closed::Evicted);
+                        }
+                        connections.spawn(Arc::clone(&server).connection(stream, peer, place));
+                    }
+                    Admission::Refused => server.shared.metrics().closed(Closed::Refused),
+                },
                 Err(error) if is_of_one_connection(&error) => {}
                 Err(error) => {
                     tracing::error!(%error, "no connection can be accepted");
@@ -96,12 +120,17 @@ fn builder(config: &GatewayConfig) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_read_timeout)
+        // Who has said all may still listen.
+        .half_close(true)
         .max_headers(config.max_headers)
         .max_buf_size(max_header_bytes.max(MIN_HEAD_BUFFER));
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
+        .max_concurrent_streams(config.max_streams)
+        .initial_stream_window_size(HTTP2_WINDOW)
+        .initial_connection_window_size(HTTP2_WINDOW)
+        .max_send_buf_size(HTTP2_WINDOW as usize)
         .max_header_list_size(u32::try_from(max_header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(10));
@@ -122,15 +151,19 @@ struct Server {
     builder: auto::Builder<TokioExecutor>,
     shared: Arc<Shared>,
     header_read_timeout: Duration,
+    idle_timeout: Duration,
+    write_timeout: Duration,
     stop: watch::Receiver<bool>,
 }
 
 impl Server {
-    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, peer: SocketAddr, place: Place) {
         // Answers are small; waiting to fill a segment only adds latency.
         let _ = stream.set_nodelay(true);
-        let (socket, mut remains) = Socket::new(stream, self.header_read_timeout);
-        let end = self.converse(socket, peer).await;
+        let activity = place.activity();
+        let (socket, mut remains) =
+            Socket::new(stream, Arc::clone(activity), self.header_read_timeout, self.write_timeout);
+        let end = self.converse(socket, peer, activity).await;
         // The socket is dropped by now, so its stream is here.
         if let Ok(remains) = remains.try_recv()
             && take_leave(remains, end).await
@@ -140,26 +173,33 @@ impl Server {
     }
 
     /// Serves the connection to its end.
-    async fn converse(&self, socket: Socket, peer: SocketAddr) -> End {
+    async fn converse(&self, socket: Socket, peer: SocketAddr, activity: &Arc<Activity>) -> End {
         let service = service_fn(|request: http::Request<Incoming>| {
+            let busy = activity.begin();
             let answer = handler::handle(Arc::clone(&self.shared), peer, request);
-            async move { Ok::<_, Infallible>(answer.await) }
+            async move {
+                let answer = answer.await;
+                drop(busy);
+                Ok::<_, Infallible>(answer)
+            }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
         let mut stop = self.stop.clone();
-        let retire = async {
-            tokio::select! {
-                () = stopped(&mut stop) => {}
-                () = tokio::time::sleep(MAX_AGE) => {}
-            }
-        };
+        let opening = self.header_read_timeout + AFTER_HYPER;
         let (ended, retired) = tokio::select! {
-            ended = connection.as_mut() => (ended, false),
-            () = retire => {
+            ended = connection.as_mut() => (Some(ended), false),
+            () = stopped(&mut stop) => {
                 connection.as_mut().graceful_shutdown();
-                (connection.as_mut().await, true)
+                // `serve` cuts off what takes too long.
+                (Some(connection.as_mut().await), true)
             }
+            () = tokio::time::sleep(MAX_AGE) => (self.part(connection, FAREWELL, Closed::Old).await, true),
+            () = activity.unused(opening, self.idle_timeout) => {
+                (self.part(connection, SHORT_FAREWELL, Closed::Idle).await, true)
+            }
+            () = activity.must_leave() => return End::Retired,
         };
+        let Some(ended) = ended else { return End::Retired };
         match ended {
             Err(error) if timed_out(&*error) => End::TimedOut,
             Err(error) => {
@@ -167,6 +207,8 @@ impl Server {
                 if hyper.is_some_and(hyper::Error::is_parse_too_large) {
                     self.shared.metrics().refused_head(Outcome::HeadersTooLarge);
                 }
+                let unread = has_kind(&*error, io::ErrorKind::WriteZero);
+                self.shared.metrics().closed(if unread { Closed::Unread } else { Closed::Broken });
                 tracing::debug!(%peer, %error, "connection ended");
                 End::Other
             }
@@ -176,18 +218,39 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Asks a connection to end, and waits no longer than `farewell` for it. `None` where it had to be closed.
+    async fn part<C: hyper_util::server::graceful::GracefulConnection>(
+        &self,
+        mut connection: Pin<&mut C>,
+        farewell: Duration,
+        why: Closed,
+    ) -> Option<C::Output> {
+        self.shared.metrics().closed(why);
+        connection.as_mut().graceful_shutdown();
+        tokio::time::timeout(farewell, connection).await.ok()
+    }
+}
+
+/// An error, what caused it, what caused that, and so on.
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let error = next?;
+        next = error.source();
+        Some(error)
+    })
+}
+
+/// Whether an error, or what caused it, is one of input and output of this kind.
+fn has_kind(error: &(dyn Error + 'static), kind: io::ErrorKind) -> bool {
+    causes(error)
+        .any(|error| error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == kind))
+}
+
 /// Whether a wait for the sender ran out: hyper's for a head, or the socket's for the first bytes.
 fn timed_out(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let of_hyper = error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout);
-        let of_socket = error
-            .downcast_ref::<io::Error>()
-            .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut);
-        if of_hyper || of_socket {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+    let of_hyper = causes(error)
+        .any(|error| error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_timeout));
+    of_hyper || has_kind(error, io::ErrorKind::TimedOut)
 }

@@ -24,8 +24,6 @@ use crate::outbound::Origin;
 pub(crate) struct Source {
     /// Name, as in the URL; shared with metric labels.
     pub(crate) name: Arc<str>,
-    /// The path that takes its webhooks.
-    pub(crate) path: String,
     /// What knows its provider's rules and holds its keys.
     pub(crate) provider: sluice_providers::Source,
     /// Tenant of events that name none.
@@ -37,6 +35,7 @@ pub(crate) struct Source {
     key_budget: Budget,
     allow: Vec<IpNet>,
     limiter: Option<Limiter>,
+    unverified: Option<Limiter>,
 }
 
 impl Source {
@@ -77,7 +76,6 @@ impl Source {
             .map_err(|problem| anyhow::anyhow!("source {:?}: key_origin {problem}", config.name))?;
         Ok(Self {
             name: Arc::from(config.name.as_str()),
-            path: format!("/webhooks/{}", config.name),
             provider,
             tenant: config.tenant.clone(),
             partition_by: config.partition_by,
@@ -85,6 +83,7 @@ impl Source {
             key_budget: Budget::new(),
             allow,
             limiter: rate.map(|rate| Limiter::new(rate, DefaultClock::default())),
+            unverified: rate.map(|rate| Limiter::new(rate, DefaultClock::default())),
         })
     }
 
@@ -102,7 +101,13 @@ impl Source {
         self.allow.is_empty() || limits::contains(&self.allow, address)
     }
 
-    /// Takes one request from the source's allowance, or says after what time one would be there.
+    /// Takes one refusal from the allowance of what is not verified, which is as large as the source's and apart from it:
+    /// who has no secret cannot use up what those who have one need.
+    pub(crate) fn check_unverified_rate(&self) -> Result<(), Duration> {
+        self.unverified.as_ref().map_or(Ok(()), Limiter::check)
+    }
+
+    /// Takes one verified request from the source's allowance, or says after what time one would be there.
     pub(crate) fn check_rate(&self) -> Result<(), Duration> {
         self.limiter.as_ref().map_or(Ok(()), Limiter::check)
     }

@@ -15,7 +15,6 @@ use sluice_schemas::{Encoder, RawWebhook, Rejected};
 use tokio::sync::watch;
 
 use crate::changeover::Changeover;
-use crate::record::{RecordHeaders, SharedHeaders};
 
 /// Why the events of a verified request are not known to be stored.
 #[derive(Debug, thiserror::Error)]
@@ -66,20 +65,14 @@ impl Most {
 /// One record ready to be sent.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    headers: RecordHeaders,
-    /// `None` for the event key.
-    key: Option<String>,
+    key: String,
     value: Vec<u8>,
 }
 
 impl Prepared {
-    fn key(&self) -> &str {
-        self.key.as_deref().unwrap_or(self.headers.event_key())
-    }
-
     /// Bytes it takes in the send queue, as [`Most::bytes`] counts.
     pub(crate) fn bytes(&self) -> usize {
-        self.key().len() + self.value.len()
+        self.key.len() + self.value.len()
     }
 }
 
@@ -206,15 +199,14 @@ impl Upstream {
         self.raw_encoder().is_some()
     }
 
-    /// Encodes one record; `key` is its record key where that is not the event key. What its headers say is
-    /// taken out of it.
+    /// Encodes one record; `key` is its record key where that is not the event key, which is taken out of it.
     pub(crate) fn prepare(
         &self,
         raw: &mut RawWebhook,
         key: Option<String>,
     ) -> Result<Prepared, PublishFailure> {
         let value = self.raw_encoder().ok_or(PublishFailure::NotReady)?.encode(raw);
-        Ok(Prepared { headers: RecordHeaders::taken_from(raw), key, value })
+        Ok(Prepared { key: key.unwrap_or_else(|| std::mem::take(&mut raw.event_key)), value })
     }
 
     /// Sends all records of one request and waits until every one is acknowledged, at most for
@@ -223,20 +215,24 @@ impl Upstream {
     /// All are handed over before the first wait, so a handler that is dropped while it waits leaves
     /// none behind. Whatever fails, some may be stored: the sender sends again, and the processor
     /// drops the extra.
+    ///
+    /// `traceparent`, the W3C trace context, is the one header of these records: what else there is to tell is in their
+    /// values, and headers cost a tenth of an event (docs/performance.md).
     pub(crate) async fn publish(
         &self,
         records: &[Prepared],
-        shared: &SharedHeaders<'_>,
+        traceparent: Option<&str>,
     ) -> Result<(), PublishFailure> {
+        let traceparent = traceparent.map(|context| ("traceparent", context.as_bytes()));
+        let headers = traceparent.as_slice();
         let mut handover = self.publisher.hand_over();
         for record in records {
-            let headers = record.headers.list(shared);
             self.noticed(handover.enqueue(Outgoing {
                 topic: &self.raw_topic,
                 partition: None,
-                key: record.key().as_bytes(),
+                key: record.key.as_bytes(),
                 value: &record.value,
-                headers: &headers,
+                headers,
             }))?;
         }
         let outcome = tokio::time::timeout(self.ack_timeout, handover.acknowledged())

@@ -26,6 +26,11 @@ fn is_by_object(raw: &RawEvent<'_>, key: Option<&[u8]>) -> bool {
     object.is_some() && object == raw.object_id.as_deref().map(str::as_bytes)
 }
 
+/// Whether the ID of the source's events is signed; see [`Normalise::id_is_signed`].
+pub(crate) fn id_is_signed(readers: &HashMap<String, Box<dyn Normalise>>, source: &str) -> bool {
+    readers.get(source).is_none_or(|reader| reader.id_is_signed())
+}
+
 /// Keys under which an earlier release knew the event; none for nearly every provider.
 pub(crate) fn formerly(
     readers: &HashMap<String, Box<dyn Normalise>>,

@@ -344,7 +344,16 @@ impl Metrics {
             ("failed", counts.failed),
             ("superseded", counts.superseded),
             ("undecodable", counts.undecodable),
+            ("too_old", counts.too_old),
         ];
+        if counts.too_old > 0 {
+            tracing::warn!(
+                worker,
+                facts = counts.too_old,
+                "facts came true before anything here is remembered, so that nobody can know whether they have been told; \
+                 their events are in webhooks.processed as provider.<type>"
+            );
+        }
         for (outcome, count) in outcomes {
             if count > 0 {
                 self.records.add(count, &[KeyValue::new("outcome", outcome)]);

@@ -76,8 +76,8 @@ pub struct Fetched {
     /// event: the caller asks again later instead of believing the payload.
     pub normalised: Normalised,
     /// Where the API tells the object's *present* state, the facts that it proves, in the order in which they
-    /// came true: paid before refunded. At most [`Fact::MAX`]; the kind and the amount of `normalised` are
-    /// those of the last one. Empty where the answer belongs to this event alone.
+    /// came true: paid before refunded. At most [`Fact::MAX`]; the kind of `normalised` is that of
+    /// the last one, its amount and time are the event's and the object's. Empty where the answer belongs to this event alone.
     pub facts: Vec<Fact>,
     /// Whether the event says nothing besides that state: a mere notice that something has changed. When all its
     /// facts have been told, there is nothing left to tell.
@@ -113,6 +113,16 @@ impl Fact {
     /// Most facts that one state may prove.
     pub const MAX: usize = 8;
 
+    /// A fact of this name and kind, with the amount and the time of its event, and no former name.
+    pub(crate) fn new(state: String, kind: &str, amount_minor: Option<i64>) -> Self {
+        Self { state, kind: kind.to_owned(), amount_minor, since_ms: None, formerly: Vec::new() }
+    }
+
+    /// The name of a fact that a whole body tells.
+    pub(crate) fn name_of_body(kind: &str, body: &[u8]) -> String {
+        format!("{kind}:{}", digest_id(body))
+    }
+
     /// For events whose ID is not signed, so that a genuine delivery can be sent again under another: what the signed
     /// body says is one fact, whatever ID it comes under. None where it has no canonical kind.
     pub(crate) fn of_body(normalised: Normalised, body: &[u8]) -> Vec<Fact> {
@@ -120,7 +130,7 @@ impl Fact {
             return Vec::new();
         }
         vec![Fact {
-            state: format!("{}:{}", normalised.kind, digest_id(body)),
+            state: Self::name_of_body(&normalised.kind, body),
             kind: normalised.kind,
             amount_minor: normalised.amount_minor,
             since_ms: normalised.occurred_at_ms,

@@ -323,6 +323,10 @@ impl Provider for CoinbaseCdp {
         &Reader
     }
 
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
+    }
+
     fn verify(
         &self,
         request: &Request<'_>,

@@ -13,7 +13,7 @@
 //! `provider.<type>`: how much such a charge brought is for the merchant to say.
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -162,6 +162,10 @@ impl Normalise for Reader {
 impl Provider for CoinbaseCommerce {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

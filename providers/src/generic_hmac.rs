@@ -2,8 +2,8 @@
 //!
 //! The settings say where the signature is and what it covers (see `template.rs`), and where in the
 //! body an event's ID, type, object and amount are. A configuration under which something would be
-//! trusted unsigned (the body, or the time that age is judged by) is refused. An ID taken from a
-//! header is only as good as the template: put `{id}` in it, or point into the body instead.
+//! trusted unsigned (the body, the time that age is judged by, an ID or a type from a header) is refused, and so is a
+//! template whose text could be that of two requests.
 //! With no ID configured, or none in the request, an event goes by the digest of its body.
 //!
 //! A body may be a batch of JSON lines (see `batch.rs`): the signature covers it whole, and the pointers are
@@ -11,7 +11,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
 use crate::batch::{BATCH, BATCH_NOTES, Bodies};
@@ -40,7 +40,12 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     scheme: "an HMAC (SHA-1, SHA-256 or SHA-512; hex or base64) in a header of any name, over a template of body, time, ID and headers",
     identity: "by pointers or headers; without any, the digest of the body",
     answer: "any 2xx; for a batch once all of its events are stored",
-    notes: BATCH_NOTES,
+    notes: &[
+        BATCH_NOTES[0],
+        "An ID or a type is taken only from what is signed: a header of `id_header` or `type_header` has to be in the template, as {id} or {header:NAME}.",
+        "No text may be what two requests sign. So between the parts of a template there has to be a separator that IDs and times do not contain, such as `.`, `:` or `|`, and a request whose header contains it is refused.",
+        "Amounts: what the pointer points at; sluice does not know whether that is a total.",
+    ],
     samples: &["payment.succeeded"],
     addresses: &[],
     api: None,
@@ -70,9 +75,12 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         },
         SettingInfo {
             name: "id_header",
-            summary: "the header with the event ID; {id} in the template",
+            summary: "the header with the event ID; it must be signed, as {id} in the template",
         },
-        SettingInfo { name: "type_header", summary: "the header with the event type" },
+        SettingInfo {
+            name: "type_header",
+            summary: "the header with the event type; it must be signed, as {header:NAME} in the template",
+        },
         ID_POINTER,
         TYPE_POINTER,
         OBJECT_ID_POINTER,
@@ -178,7 +186,21 @@ impl Reader {
         if self.type_header.is_some() && self.pointers.has_type() {
             return Err(settings.bad("type_header", "and type_pointer exclude each other"));
         }
-        Ok(())
+        let signs = |name: &HeaderName| self.template.has(&Segment::Header(name.clone()));
+        if let Some(name) = &self.id_header
+            && !self.template.has(&Segment::Id)
+            && !signs(name)
+        {
+            let problem = "is set, but template does not sign {id}: whoever holds one genuine request could send it under any other ID; add {id}, or use id_pointer";
+            return Err(settings.bad("id_header", problem));
+        }
+        if let Some(name) = self.type_header.as_ref().filter(|name| !signs(name)) {
+            let problem = format!(
+                "is set, but template does not sign it: anyone could change the type; add {{header:{name}}}, or use type_pointer"
+            );
+            return Err(settings.bad("type_header", problem));
+        }
+        self.template.check_separators().map_err(|problem| settings.bad("template", problem))
     }
 
     fn scheme(&self) -> &'static str {
@@ -191,18 +213,23 @@ impl Reader {
 
     /// The pieces of the signed text; as many as the template has segments.
     fn signed_parts<'a>(&'a self, request: &Request<'a>) -> Result<Vec<&'a [u8]>, Rejection> {
-        let value = |name: Option<&HeaderName>| match name {
-            Some(name) => header::single(request.headers, name),
-            None => Ok(&b""[..]),
+        let value = |name: Option<&HeaderName>, separator: Option<u8>| {
+            let Some(name) = name else { return Ok(&b""[..]) };
+            let value = header::single(request.headers, name)?;
+            if separator.is_some_and(|separator| value.contains(&separator)) {
+                let problem = "it holds the separator that ends it in settings.template";
+                return Err(Rejection::MalformedHeader { header: name.clone(), problem });
+            }
+            Ok(value)
         };
-        let part = |segment: &'a Segment| match segment {
+        let part = |(segment, separator): (&'a Segment, _)| match segment {
             Segment::Literal(text) => Ok(text.as_bytes()),
             Segment::Body => Ok(&request.body[..]),
-            Segment::Timestamp => value(self.timestamp_header.as_ref()),
-            Segment::Id => value(self.id_header.as_ref()),
-            Segment::Header(name) => value(Some(name)),
+            Segment::Timestamp => value(self.timestamp_header.as_ref(), separator),
+            Segment::Id => value(self.id_header.as_ref(), separator),
+            Segment::Header(name) => value(Some(name), separator),
         };
-        self.template.segments().iter().map(part).collect()
+        self.template.with_separators().map(part).collect()
     }
 
     /// The signed time in milliseconds since the Unix epoch, where one is signed.
@@ -257,6 +284,10 @@ impl Normalise for Reader {
 impl Provider for GenericHmac {
     fn reader(&self) -> &dyn Normalise {
         &self.reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &self.reader.signature_header)
     }
 
     fn verify(

@@ -13,7 +13,7 @@
 //! which opens a dispute that a cancelled chargeback wins and a settled one loses.
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -201,6 +201,10 @@ fn identified(part: Bytes) -> Identified {
 impl Provider for GoCardless {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

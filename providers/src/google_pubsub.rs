@@ -19,6 +19,7 @@
 //! payload proper is the base64 in `data`; where that is JSON, pointers may say where type, object
 //! and amount are in it. Alerts of Firebase and notifications of Google Play arrive this way.
 
+use http::HeaderMap;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -323,6 +324,10 @@ impl Normalise for Reader {
 impl Provider for PubSub {
     fn reader(&self) -> &dyn Normalise {
         &self.reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &AUTHORIZATION)
     }
 
     fn verify(

@@ -29,6 +29,11 @@ pub(crate) fn optional<'a>(
     Ok(Some(first.as_bytes()))
 }
 
+/// What is wrong with a request that comes without this header.
+pub(crate) fn lacking(headers: &HeaderMap, name: &HeaderName) -> Option<Rejection> {
+    (!headers.contains_key(name)).then(|| Rejection::MissingHeader(name.clone()))
+}
+
 /// The one HMAC-SHA-256 that is the whole value of a header.
 pub(crate) fn signature(
     headers: &HeaderMap,

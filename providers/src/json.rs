@@ -13,12 +13,18 @@ use serde::de::{
 };
 use serde_json::value::RawValue;
 
-/// The named fields of the JSON object `text`; `None` when it is no well-formed object.
+/// A body without the byte order mark that some senders, and some proxies, put before it.
+fn unmarked(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+}
+
+/// The named fields of the JSON object `text`; `None` when it is no well-formed object. A byte order mark before it
+/// does not count.
 pub(crate) fn fields<'a, const N: usize>(
     text: &'a [u8],
     names: [&str; N],
 ) -> Option<[Option<&'a RawValue>; N]> {
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_slice(unmarked(text));
     let found = FieldsOf(names).deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     Some(found)
@@ -39,7 +45,7 @@ pub(crate) fn fields_before_error<'a, const N: usize>(
     names: [&str; N],
 ) -> [Option<&'a RawValue>; N] {
     let mut found = [None; N];
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_slice(unmarked(text));
     let _ = (&mut deserializer).deserialize_map(Collect { names: &names, found: &mut found });
     found
 }
@@ -243,7 +249,35 @@ pub(crate) fn currency(value: Option<&RawValue>) -> Option<String> {
 /// An RFC 3339 time, in milliseconds since the Unix epoch.
 pub(crate) fn time_ms(value: Option<&RawValue>) -> Option<i64> {
     let time: jiff::Timestamp = text(value)?.parse().ok()?;
-    Some(time.as_millisecond())
+    tellable_ms(time.as_millisecond())
+}
+
+/// A day of the form `2026-12-01`: its beginning in UTC, in milliseconds since the Unix epoch.
+pub(crate) fn day_ms(value: Option<&RawValue>) -> Option<i64> {
+    let day: jiff::civil::Date = text(value)?.parse().ok()?;
+    let begins =
+        jiff::tz::TimeZone::UTC.to_timestamp(day.to_datetime(jiff::civil::Time::midnight()));
+    tellable_ms(begins.ok()?.as_millisecond())
+}
+
+/// A time as a whole number since the Unix epoch, in milliseconds. Its magnitude tells whether it is in seconds, as
+/// providers document it, or in milli-, micro- or nanoseconds, as some of their systems write it: each unit
+/// holds the times up to the year 5138 of the one before.
+pub(crate) fn unix_time_ms(value: Option<&RawValue>) -> Option<i64> {
+    const SECONDS: u64 = 100_000_000_000;
+    let number = integer(value)?;
+    tellable_ms(match number.unsigned_abs() {
+        size if size < SECONDS => number.checked_mul(1000)?,
+        size if size < SECONDS * 1_000 => number,
+        size if size < SECONDS * 1_000_000 => number.div_euclid(1_000),
+        _ => number.div_euclid(1_000_000),
+    })
+}
+
+/// The time if it lies in the years 1 to 9999, in milliseconds since the Unix epoch. Others are no times that anybody
+/// meant, and many readers have no value for them: Python's fail at the record that holds one.
+pub(crate) fn tellable_ms(time_ms: i64) -> Option<i64> {
+    (-62_135_596_800_000..=253_402_300_799_999).contains(&time_ms).then_some(time_ms)
 }
 
 /// A JSON pointer (RFC 6901), parsed once.
@@ -330,7 +364,7 @@ fn unescape(token: &str) -> Option<String> {
 }
 
 fn is_list(text: &[u8]) -> bool {
-    text.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
+    unmarked(text).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[')
 }
 
 fn child<'a>(text: &'a [u8], token: &str) -> Option<&'a RawValue> {
@@ -340,7 +374,7 @@ fn child<'a>(text: &'a [u8], token: &str) -> Option<&'a RawValue> {
     }
     let canonical = token == "0" || !token.starts_with('0');
     let index = canonical.then(|| crate::header::digits(token.as_bytes())).flatten()?;
-    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let mut deserializer = serde_json::Deserializer::from_slice(unmarked(text));
     let element = ElementAt(index).deserialize(&mut deserializer).ok()?;
     deserializer.end().ok()?;
     element
@@ -389,6 +423,8 @@ mod tests {
         assert_eq!(integer(n), Some(7));
         assert_eq!(boolean(livemode), None);
         assert!(none.is_none());
+        let [id] = fields(b"\xef\xbb\xbf{\"id\":\"a\"}", ["id"]).unwrap();
+        assert_eq!(text(id).as_deref(), Some("a"), "a byte order mark does not count");
         let bad: [&[u8]; 6] = [b"", b"[]", b"1", b"{\"id\":\"a\"", b"{\"id\":\"a\"}x", b"\xff"];
         for body in bad {
             assert!(fields(body, ["id"]).is_none(), "{body:?}");
@@ -458,6 +494,22 @@ mod tests {
         assert_eq!(currency(of("\"€\"")), None);
         assert_eq!(time_ms(of("\"2026-01-01T00:00:00.250Z\"")), Some(1_767_225_600_250));
         assert_eq!(time_ms(of("\"yesterday\"")), None);
+        for far in ["\"0000-06-01T00:00:00Z\"", "\"-000001-01-01T00:00:00Z\""] {
+            assert_eq!(time_ms(of(far)), None, "{far}");
+        }
+        assert_eq!(time_ms(of("\"0001-01-01T00:00:00Z\"")), Some(-62_135_596_800_000));
+        for (unit, number) in
+            ["1796000000", "1796000000123", "1796000000123456", "1796000000123456789"]
+                .into_iter()
+                .enumerate()
+        {
+            let expected = 1_796_000_000_000 + if unit == 0 { 0 } else { 123 };
+            assert_eq!(unix_time_ms(of(number)), Some(expected), "{number}");
+        }
+        assert_eq!(unix_time_ms(of("-1")), Some(-1000));
+        for none in ["-99999999999", "9223372036854775808", "1796000000.5", "\"1796000000\""] {
+            assert_eq!(unix_time_ms(of(none)), None, "{none}");
+        }
         assert_eq!(text(of("\"\\ud800\"")), None);
     }
 

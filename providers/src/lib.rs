@@ -18,6 +18,7 @@
 //!   `json.rs` (borrowing JSON access), `form.rs` (form bodies and queries), `money.rs` (exact
 //!   amounts), `mapping.rs` (canonical kinds), `pointers.rs` (settings that point into a body),
 //!   `settings.rs` (typed access to a source's settings table), `seeded.rs` (sample IDs);
+//! * `tolerant.rs` reads what is not quite text;
 //! * `vectors.rs` judges signature cases in the exchange format of test vectors;
 //! * `documentation.rs` writes docs/providers.md from the code.
 //!
@@ -70,6 +71,7 @@ mod standard_webhooks;
 mod stripe;
 mod template;
 mod timed;
+mod tolerant;
 mod twilio;
 pub mod vectors;
 

@@ -38,6 +38,7 @@ pub(crate) fn meets<const N: usize>(object: &json::Object<'_, N>, condition: &Co
     match condition {
         Condition::Is(field, value) => reads(object.get(field), value),
         Condition::Absent(field) => object.get(field).is_none(),
+        Condition::Present(field) => object.get(field).is_some(),
         Condition::Became(..) => false,
     }
 }

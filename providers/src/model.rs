@@ -218,6 +218,8 @@ pub enum Condition {
     Is(&'static str, &'static str),
     /// The field is missing or null.
     Absent(&'static str),
+    /// The field is there and not null.
+    Present(&'static str),
     /// The field has this value and had another before, as far as the event tells.
     Became(&'static str, &'static str),
 }
@@ -227,6 +229,7 @@ impl fmt::Display for Condition {
         match self {
             Self::Is(field, value) => write!(f, "{field} is {value}"),
             Self::Absent(field) => write!(f, "no {field}"),
+            Self::Present(field) => write!(f, "with {field}"),
             Self::Became(field, value) => write!(f, "{field} became {value}"),
         }
     }

@@ -12,15 +12,61 @@ use serde_json::value::RawValue;
 
 use crate::model::digest_id;
 
-/// Decimal places of a currency by ISO 4217; `None` for codes it does not know or gives none
-/// (crypto-currencies, precious metals).
+/// Codes that ISO 4217 has withdrawn (its list three) since the nineties, with the decimal places they had. Providers
+/// go on telling what was paid in them, and some keep a code for years after its currency has gone.
+const WITHDRAWN: &[(u32, &[&str])] = &[
+    (
+        0,
+        &[
+            "ADP", "BEF", "BYB", "BYR", "ESP", "GRD", "ITL", "LUF", "MGF", "PTE", "ROL", "TPE",
+            "TRL",
+        ],
+    ),
+    (
+        2,
+        &[
+            "AFA", "ANG", "ATS", "AYM", "AZM", "BGL", "BGN", "CSD", "CUC", "CYP", "DEM", "EEK",
+            "FIM", "FRF", "GHC", "HRK", "IEP", "LTL", "LVL", "MRO", "MTL", "MZM", "NLG", "SDD",
+            "SIT", "SKK", "SLL", "SRG", "STD", "TMM", "VEB", "VEF", "YUM", "ZMK", "ZWD", "ZWL",
+            "ZWN", "ZWR",
+        ],
+    ),
+];
+
+/// Decimal places of a currency by ISO 4217, of a withdrawn one those that it had; `None` for codes it does not know or
+/// gives none (crypto-currencies, precious metals).
 pub(crate) fn exponent(currency: &str) -> Option<u32> {
-    Currency::from_code(&currency.to_ascii_uppercase())?.exponent().map(u32::from)
+    let code = currency.to_ascii_uppercase();
+    let current = Currency::from_code(&code).and_then(|currency| currency.exponent());
+    current.map(u32::from).or_else(|| {
+        let (exponent, _) = WITHDRAWN.iter().find(|(_, codes)| codes.contains(&code.as_str()))?;
+        Some(*exponent)
+    })
+}
+
+/// Whether a text is a decimal as JSON writes numbers, leading zeros aside: what else a parser would take for one
+/// (`1_500`, `+5`, `.5`) nobody means, or nobody knows how.
+fn is_decimal(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let (mantissa, power) = match text.split_once(['e', 'E']) {
+        Some((mantissa, power)) => (mantissa, Some(power)),
+        None => (text, None),
+    };
+    let mantissa = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (mantissa, None),
+    };
+    let power = power.map(|power| power.strip_prefix(['-', '+']).unwrap_or(power));
+    digits(whole) && fraction.is_none_or(digits) && power.is_none_or(digits)
 }
 
 /// A decimal amount as written (`"10.50"`, `10.5`, `1e3`) in minor units of `currency`.
 pub(crate) fn minor_units(decimal: &str, currency: &str) -> Option<i64> {
     let decimal = decimal.trim_matches('"');
+    if !is_decimal(decimal) {
+        return None;
+    }
     let amount =
         Decimal::from_str_exact(decimal).or_else(|_| Decimal::from_scientific(decimal)).ok()?;
     exact(amount, exponent(currency)?)
@@ -107,6 +153,19 @@ mod tests {
             ("", "EUR", None),
             ("ten", "EUR", None),
             ("0x10", "EUR", None),
+            ("1_500.00", "EUR", None),
+            ("+5", "EUR", None),
+            (".5", "EUR", None),
+            ("5.", "EUR", None),
+            ("5.-1", "EUR", None),
+            ("1e", "EUR", None),
+            ("١٠", "EUR", None),
+            ("NaN", "EUR", None),
+            (" 5", "EUR", None),
+            ("12.50", "ANG", Some(1250)),
+            ("12.50", "hrk", Some(1250)),
+            ("100", "TRL", Some(100)),
+            ("1.5", "BYR", None),
         ] {
             assert_eq!(minor_units(decimal, currency), minor, "{decimal} {currency}");
         }

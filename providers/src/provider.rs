@@ -10,6 +10,8 @@
 
 use std::fmt::Debug;
 
+use http::HeaderMap;
+
 use crate::{
     Acknowledgement, Fact, Fetch, Fetched, Identified, Normalised, Payload, PublishedKeys,
     Rejection, Request, SampleRequest, SampleSpec, Verdict,
@@ -44,7 +46,8 @@ pub trait Normalise: Send + Sync + Debug {
         Vec::new()
     }
 
-    /// Whether [`Normalise::moved_facts`] ever has any.
+    /// Whether [`Normalise::moved_facts`] or [`Normalise::formerly`] ever has any: then it counts whether an event was made
+    /// before the upgrade.
     fn has_moved(&self) -> bool {
         false
     }
@@ -54,6 +57,13 @@ pub trait Normalise: Send + Sync + Debug {
     /// never noted, so that they can be forged only in what was received before the upgrade.
     fn formerly(&self, _payload: &Payload<'_>) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Whether the signature covers [`Identified::event_id`]. Where it does not, whoever holds one genuine delivery can
+    /// send it under the ID of another, which would then pass for its duplicate. So the facts of such an event count
+    /// whatever ID it comes under, and it is a duplicate only where they have been told.
+    fn id_is_signed(&self) -> bool {
+        true
     }
 
     /// What to fetch from the provider's API ([`crate::ProviderInfo::api`]) to complete the event, or to
@@ -102,6 +112,12 @@ pub trait Provider: Send + Sync + Debug {
         keys: &dyn PublishedKeys,
         now_ms: i64,
     ) -> Result<Verdict, Rejection>;
+
+    /// What [`Provider::verify`] would say of any body, where the headers alone tell that: nobody needs to read it then.
+    /// `None` where the body decides.
+    fn lacking(&self, _headers: &HeaderMap) -> Option<Rejection> {
+        None
+    }
 
     /// Lists the events a *verified* request carries, in the order they appear.
     ///

@@ -6,9 +6,11 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::error::{list, nearest};
+use crate::json::tellable_ms;
 use crate::mac::{Algorithm, KeyRing, MacKey};
 use crate::model::digest_id;
 use crate::settings::Settings;
+use crate::tolerant::{Tolerant, checked, readable_bytes, with_text};
 use crate::{
     Acknowledgement, BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider,
     ProviderInfo, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, Secret,
@@ -169,7 +171,8 @@ pub fn normaliser(
     settings: &Value,
 ) -> Result<Box<dyn Normalise>, BuildError> {
     let info = find(source_name, provider)?;
-    (info.normaliser)(&Settings::new(source_name, info, settings)?)
+    let reader = (info.normaliser)(&Settings::new(source_name, info, settings)?)?;
+    Ok(Box::new(Tolerant(reader)))
 }
 
 fn find(source_name: &str, provider: &str) -> Result<&'static ProviderInfo, BuildError> {
@@ -208,15 +211,26 @@ impl Source {
         self.provider.verify(request, keys, now_ms)
     }
 
+    /// Why a request with these headers cannot be verified, whatever its body is; as [`Provider::lacking`].
+    pub fn lacking(&self, headers: &http::HeaderMap) -> Option<Rejection> {
+        self.provider.lacking(headers)
+    }
+
     /// The events of a verified request, in order; at least one. IDs and types are at most
     /// [`MAX_ID_BYTES`] and [`MAX_TYPE_BYTES`] long: a longer event ID is replaced by its digest, a
     /// longer type by [`UNKNOWN_TYPE`], any other long ID left out.
     pub fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
-        let mut events = self.provider.identify(request);
+        let body = readable_bytes(request.body);
+        let mut events = self.provider.identify(&Request { body: &body, ..*request });
         if events.is_empty() {
             events.push(Identified::new(None, request.body, BodyPart::Whole));
         }
         for event in &mut events {
+            if !event.identified && event.body == BodyPart::Whole && body != request.body {
+                // By the bytes that came, as whoever has them can tell.
+                event.event_id = digest_id(request.body);
+            }
+            event.occurred_at_ms = event.occurred_at_ms.and_then(tellable_ms);
             if event.event_id.len() > MAX_ID_BYTES {
                 event.event_id = digest_id(event.event_id.as_bytes());
                 event.identified = false;
@@ -237,22 +251,27 @@ impl Source {
 
     /// Reads a payload in common terms; as [`normaliser`], for who has the source at hand.
     pub fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        self.provider.reader().normalise(payload)
+        checked(with_text(payload, |payload| self.provider.reader().normalise(payload)))
     }
 
     /// Whether the event tells a state that others may tell too; as [`Normalise::tells_state`].
     pub fn tells_state(&self, payload: &Payload<'_>) -> bool {
-        self.provider.reader().tells_state(payload)
+        with_text(payload, |payload| self.provider.reader().tells_state(payload))
     }
 
     /// Whether the event tells such a state, which an earlier release did not know; as [`Normalise::moved_facts`].
     pub fn tells_moved(&self, payload: &Payload<'_>) -> bool {
-        !self.provider.reader().moved_facts(payload).is_empty()
+        with_text(payload, |payload| !self.provider.reader().moved_facts(payload).is_empty())
     }
 
     /// Whether any event of the source does; as [`Normalise::has_moved`].
     pub fn has_moved(&self) -> bool {
         self.provider.reader().has_moved()
+    }
+
+    /// IDs under which an earlier release knew the event; as [`Normalise::formerly`].
+    pub fn formerly(&self, payload: &Payload<'_>) -> Vec<String> {
+        with_text(payload, |payload| self.provider.reader().formerly(payload))
     }
 
     /// The answer the provider insists on once its events are stored; `None`: any 2xx will do.

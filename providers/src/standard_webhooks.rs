@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use serde_json::json;
 
 use crate::batch::{BATCH, BATCH_NOTES, Bodies};
@@ -281,6 +281,10 @@ impl Normalise for Reader {
 impl Provider for StandardWebhooks {
     fn reader(&self) -> &dyn Normalise {
         &self.reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &self.family(headers).signature)
     }
 
     fn verify(

@@ -1,7 +1,9 @@
 //! The text a generic HMAC is computed over, as a template: `{body}`, `v0:{ts}:{body}` …
 //!
 //! Placeholders: `{body}`, `{ts}` (the timestamp header), `{id}` (the ID header), `{header:NAME}`.
-//! Values go in exactly as received.
+//! Values go in exactly as received, and nothing in the text says where one ends. So that it is the text of one request
+//! alone, a separator has to stand between values, and no value but the body may contain it: what stands before the body is
+//! then read from the left, and what stands behind it from the right.
 
 use http::HeaderName;
 
@@ -70,6 +72,46 @@ impl Template {
 
     pub(crate) fn has(&self, segment: &Segment) -> bool {
         self.0.contains(segment)
+    }
+
+    /// Says what is wrong with a template whose text could be that of two requests.
+    pub(crate) fn check_separators(&self) -> Result<(), String> {
+        let values = self.0.iter().filter(|segment| !matches!(segment, Segment::Literal(_)));
+        if values.filter(|segment| **segment == Segment::Body).count() > 1 {
+            return Err("has {body} twice; one is enough to sign it".to_owned());
+        }
+        for pair in self.0.windows(2) {
+            if pair.iter().all(|segment| !matches!(segment, Segment::Literal(_))) {
+                return Err("has two values side by side: text can be moved from one to the other without a change of what is signed; put a separator between them, such as \".\", if the sender does so".to_owned());
+            }
+        }
+        for (segment, separator) in self.with_separators() {
+            let part_of_values = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+            if !matches!(segment, Segment::Literal(_)) && separator.is_some_and(part_of_values) {
+                return Err("has a separator that a value may contain, so that text can be moved across it; use one such as \".\", \":\" or \"|\", if the sender does so".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// The segments, and for each value but the body the byte that must not be in it: the one of the separator towards
+    /// the body that would be met first.
+    pub(crate) fn with_separators(&self) -> impl Iterator<Item = (&Segment, Option<u8>)> {
+        let body = self.0.iter().position(|segment| *segment == Segment::Body).unwrap_or(0);
+        self.0.iter().enumerate().map(move |(index, segment)| {
+            let towards_body = match index.cmp(&body) {
+                std::cmp::Ordering::Less => self.0.get(index + 1),
+                std::cmp::Ordering::Equal => None,
+                std::cmp::Ordering::Greater => self.0.get(index - 1),
+            };
+            let separator = match (segment, towards_body) {
+                (Segment::Literal(_), _) => None,
+                (_, Some(Segment::Literal(text))) if index < body => text.bytes().next(),
+                (_, Some(Segment::Literal(text))) => text.bytes().next_back(),
+                _ => None,
+            };
+            (segment, separator)
+        })
     }
 
     pub(crate) fn segments(&self) -> &[Segment] {

@@ -34,6 +34,10 @@ pub const DIFFERENT_BY_CHOICE: &[(&str, &str)] = &[
         "a v0 signature covers no headers; only v1 counts, so that leaving it out is no way around it",
     ),
     (
+        "mercadopago/uppercase_id_signed_raw",
+        "official libraries since June 2026 sign the ID as written; either spelling is accepted, each by its full HMAC",
+    ),
+    (
         "mollie/classic_unsigned",
         "a classic notice is not signed; it is taken only where settings.accept_unsigned allows it, and proves nothing until its object is fetched",
     ),

@@ -182,7 +182,7 @@ fn checkout_com_events_with_malformed_text_keep_their_name() {
     invalid.splice(at..at + 3, [0xff]);
     let broken = br#"{"id":"evt_1","type":"payment_captured","data":{"id":"pay_1","note":"a"b"}}"#;
     for (body, object) in
-        [(replaced.as_bytes(), Some("pay_1")), (&invalid, None), (&broken[..], None)]
+        [(replaced.as_bytes(), Some("pay_1")), (&invalid, Some("pay_1")), (&broken[..], None)]
     {
         let body = Bytes::copy_from_slice(body);
         let events = identify(&source, &body);
@@ -207,11 +207,14 @@ fn checkout_com_table() {
     let mut met = HashSet::new();
     for row in info.mappings {
         let dispute = row.event_type.starts_with("dispute_");
-        let data = if dispute {
+        let mut data = if dispute {
             json!({"id":"dsp_1","payment_id":"pay_1","payment_reference":"ORD-1","amount":1999,"currency":"eur"})
         } else {
             json!({"id":"pay_1","reference":"ORD-1","amount":1999,"currency":"EUR","response_summary":"Approved","customer":{"id":"cus_1"}})
         };
+        if row.when == [Condition::Present("destination")] {
+            data["destination"] = json!({"type": "bank_account"});
+        }
         let body = json!({"id":"evt_1","type":row.event_type,"version":"1.0.29","created_on":"2026-01-01T00:00:00Z","data":data}).to_string();
         let normalised = normalise("checkout-com", body.as_bytes());
         assert_eq!(normalised.object_id.as_deref(), Some("pay_1"), "{}", row.event_type);
@@ -232,6 +235,8 @@ fn checkout_com_table() {
         ("payment_approved", "payment.authorized"),
         ("payment_refunded", "refund.succeeded"),
         ("dispute_canceled", "dispute.won"),
+        ("dispute_resolved", "dispute.won"),
+        ("payment_returned", "payment.failed"),
         ("dispute_expired", "dispute.lost"),
         ("payment_capture_declined", "provider.payment_capture_declined"),
     ] {

@@ -19,6 +19,15 @@ const IDENTITY_OF_ANOTHER_BODY: &[&str] = &[
 /// `AUTHORISATION`. Read as such, money given back would be money received.
 const MISLABELLED: [(&str, &str); 1] = [("adyen/with_original_reference", "REFUND")];
 
+/// Vectors that expect an ID from a body that no signature covers: whoever held one request could claim the ID of the
+/// next with it. The ID is made of what is signed.
+const NOT_BY_THE_BODY: [(&str, &str); 4] = [
+    ("mercadopago/no_data_id", ":2066ca19-c6f1-498a-be75-1923005edd06:1767225600"),
+    ("mercadopago/spaces_in_header", "123456:2066ca19-c6f1-498a-be75-1923005edd06:1767225600"),
+    ("mercadopago/v1_and_v2", "123456:2066ca19-c6f1-498a-be75-1923005edd06:1767225600"),
+    ("mercadopago/valid_millis", "123456:2066ca19-c6f1-498a-be75-1923005edd06:1767225600000"),
+];
+
 #[test]
 fn every_vector_is_decided_as_it_should_be() {
     let lines: Vec<&str> = include_str!("vectors.jsonl").lines().collect();
@@ -44,7 +53,9 @@ fn every_vector_is_decided_as_it_should_be() {
             let mislabelled = MISLABELLED.iter().find(|(id, _)| *id == vector.id);
             let event_type =
                 mislabelled.map_or(facts["event_type"].as_str(), |(_, actual)| Some(actual));
-            if event != (facts["event_id"].as_str(), event_type) {
+            let signed = NOT_BY_THE_BODY.iter().find(|(id, _)| *id == vector.id);
+            let event_id = signed.map_or(facts["event_id"].as_str(), |(_, actual)| Some(actual));
+            if event != (event_id, event_type) {
                 wrong.push(format!(
                     "{judgement:?}: expected {} {}",
                     facts["event_id"], facts["event_type"]

@@ -55,9 +55,24 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// The binary of the release before this one, which `scripts/earlier` builds.
+///
+/// # Panics
+/// It was not built.
+pub fn earlier_binary() -> PathBuf {
+    let profile = binary().parent().map(Path::to_owned).expect("a target folder");
+    let earlier = profile.join("earlier").join("sluice");
+    assert!(earlier.is_file(), "{} does not exist: run scripts/earlier", earlier.display());
+    earlier
+}
+
 /// A command of the binary in a folder, without a configuration but what lies there.
 pub fn bare_command(folder: &Path) -> Command {
-    let mut command = Command::new(binary());
+    command_of(&binary(), folder)
+}
+
+fn command_of(binary: &Path, folder: &Path) -> Command {
+    let mut command = Command::new(binary);
     command.current_dir(folder).stdin(Stdio::null());
     // What the caller's shell has set must not leak into a test.
     for (name, _) in std::env::vars_os() {
@@ -218,7 +233,11 @@ impl Pipeline {
 
     /// A command of the binary with this configuration; runs in this test's folder.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = bare_command(self.dir.path());
+        self.command_of(&binary(), args)
+    }
+
+    fn command_of(&self, binary: &Path, args: &[&str]) -> Command {
+        let mut command = command_of(binary, self.dir.path());
         command.args(args).arg("--config").arg(&self.config);
         command
     }
@@ -266,6 +285,17 @@ impl Pipeline {
 
     /// Starts a role with further environment variables.
     pub fn start(&self, role: &str, instance: &str, env: &[(&str, &str)]) -> Role {
+        self.start_binary(&binary(), role, instance, env)
+    }
+
+    /// Starts a role of another release.
+    pub fn start_binary(
+        &self,
+        binary: &Path,
+        role: &str,
+        instance: &str,
+        env: &[(&str, &str)],
+    ) -> Role {
         let name = format!("{role}-{instance}");
         let (listen, management) = {
             let mut ports = self.ports.lock().unwrap();
@@ -274,7 +304,7 @@ impl Pipeline {
         };
         let log = self.dir.path().join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("a log file");
-        let mut command = self.command(&[role]);
+        let mut command = self.command_of(binary, &[role]);
         command
             .env("SLUICE__GATEWAY__LISTEN", format!("127.0.0.1:{listen}"))
             .env("SLUICE__MANAGEMENT__LISTEN", format!("127.0.0.1:{management}"))
@@ -307,6 +337,11 @@ impl Role {
     /// Base URL of the gateway.
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.listen)
+    }
+
+    /// Host and port of the management port.
+    pub fn management_address(&self) -> String {
+        format!("127.0.0.1:{}", self.management)
     }
 
     /// Status and body of a path of the management port; `None` while nobody listens.

@@ -24,6 +24,7 @@ use crate::{
     args::Globals,
     context::{Audience, Context},
     exit::{Outcome, Usage},
+    files,
 };
 
 /// How long roles may take to stop beyond `gateway.shutdown_timeout`. A stuck one must not keep a
@@ -95,7 +96,7 @@ impl fmt::Display for Role {
 /// # Errors
 /// A configuration that cannot be used, a port in use, or why a role could not go on.
 pub async fn run(globals: &Globals, roles: &[Role]) -> anyhow::Result<Outcome> {
-    let context = Context::load(globals, Audience::Role)?;
+    let mut context = Context::load(globals, Audience::Role)?;
     let name = match roles {
         [Role::Gateway] => "sluice-gateway",
         [Role::Processor] => "sluice-processor",
@@ -104,6 +105,7 @@ pub async fn run(globals: &Globals, roles: &[Role]) -> anyhow::Result<Outcome> {
     };
     let telemetry = telemetry::init(&context.config.telemetry, name)
         .map_err(|error| Usage(error.to_string()))?;
+    files::fit(Arc::make_mut(&mut context.config));
     faults::start().map_err(|error| Usage(error.to_string()))?;
     install_panic_exit();
     let shutdown = Shutdown::from_signals().context("handling signals")?;
@@ -136,7 +138,8 @@ pub async fn management(
         )
     })?;
     let address = listener.local_addr()?;
-    let server = tokio::spawn(serve_management(listener, health.clone(), metrics));
+    let hosts = config.management.hosts.clone();
+    let server = tokio::spawn(serve_management(listener, hosts, health.clone(), metrics));
     Ok((address, server))
 }
 

@@ -87,6 +87,8 @@ pub async fn a_sender_that_goes_away_is_counted(
     let event = world.event();
     let mut stream = body_awaited(world, gateway, &event).await;
     stream.write_all(&event.body).await.unwrap();
+    // Whoever only stops sending may still listen, and is answered; this one is gone.
+    stream.set_zero_linger().unwrap();
     drop(stream);
     until("the account", || seen("outcome=\"disconnected\"")).await;
 }

@@ -50,13 +50,8 @@ pub async fn a_stored_event_is_acknowledged_and_complete(world: &World, gateway:
         let header = record.headers.iter().find(|(key, _)| key == name);
         header.map(|(_, value)| String::from_utf8(value.clone()).unwrap()).unwrap_or_default()
     };
-    assert_eq!(header("ce_id"), key);
-    assert_eq!(header("ce_specversion"), "1.0");
-    assert_eq!(header("ce_type"), raw.event_type);
-    assert_eq!(header("content-type"), "application/avro");
-    assert_eq!(header("sluice-origin"), "webhook");
-    assert_eq!(header("sluice-request-id"), raw.request_id);
     assert_eq!(header("traceparent")[..36], trace[..36]);
+    assert_eq!(record.headers.len(), 1, "all else is in the value: {:?}", record.headers);
 }
 
 pub async fn a_duplicate_is_acknowledged_and_stored_beside_the_first(

@@ -358,6 +358,7 @@ fn config(stack: &Stack, folder: &std::path::Path, secret: &SecretRef) -> Config
     office.allow_ips = vec!["192.0.2.0/24".parse().unwrap()];
     let mut slow = source("slow");
     slow.rate_limit = Some("2/h".parse().unwrap());
+    let calm = SourceConfig { name: "calm".to_owned(), ..slow.clone() };
     let mut ordered = source("ordered");
     ordered.partition_by = PartitionBy::Object;
     ordered.tenant = Some("emea".to_owned());
@@ -366,7 +367,7 @@ fn config(stack: &Stack, folder: &std::path::Path, secret: &SecretRef) -> Config
     lines.settings = serde_json::json!({
         "header": "x-signature", "batch": "ndjson", "id_pointer": "/id", "type_pointer": "/type",
     });
-    config.sources = vec![source("shop"), office, slow, ordered, lines];
+    config.sources = vec![source("shop"), office, slow, calm, ordered, lines];
     config
 }
 

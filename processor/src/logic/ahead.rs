@@ -7,7 +7,7 @@
 use super::{Job, Outcome, ProcessorLogic};
 use crate::{
     dedup::{KeyHash, index::OriginalIndex},
-    normalise::{Place, formerly},
+    normalise::{Place, formerly, id_is_signed},
 };
 use sluice_kafka::worker::{Output, Record};
 use sluice_providers::Fact;
@@ -22,6 +22,8 @@ pub(super) struct Prepared {
     pub(super) key: KeyHash,
     pub(super) formerly: Vec<KeyHash>,
     pub(super) facts: Vec<Fact>,
+    /// Whether the ID is signed; see [`sluice_providers::Normalise::id_is_signed`].
+    pub(super) id_is_signed: bool,
     pub(super) form: Form,
 }
 
@@ -103,6 +105,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             (Outcome::Ready(event), _) => Form::Event(event),
             _ => return None,
         };
-        Some(Prepared { offset: *offset, event_key, key, formerly, facts, form })
+        let id_is_signed = id_is_signed(&self.rules.normalisers, &raw.source);
+        Some(Prepared { offset: *offset, event_key, key, formerly, facts, id_is_signed, form })
     }
 }

@@ -29,6 +29,9 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         outputs: &mut Vec<Output>,
     ) -> Result<Result<(), Failure>, Unusable> {
         event.processed_at = now;
+        if item.claimed {
+            event.event_key.clone_from(&item.event_key);
+        }
         let mut told = Vec::new();
         // Nearly every event is itself the fact; only one that proves several becomes several.
         let mut proved = Vec::new();
@@ -44,13 +47,13 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             // A replayed record may be the first to find a fact, and then it is no repetition. What the payload itself
             // proves was there the first time too: under the event's own key it has been told, by a release that
             // noted nothing of it if by no other.
-            let repeats = replay || (by_payload && !further);
+            let repeats = replay || (by_payload && !further && !item.claimed);
             as_fact.replay &= repeats;
             told.extend((!replay).then_some(state));
             proved.push(as_fact);
         }
         if proved.is_empty() && !done.facts.is_empty() {
-            if done.bare {
+            if done.bare || item.claimed {
                 self.pending.duplicates += 1;
                 self.end_chain(item)?;
                 return Ok(Ok(()));
@@ -110,7 +113,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             let decided = self.partition(partition)?.decide_state(&names, offset, not_before);
             let long_ago = fact.since_ms.is_some_and(|since| since < not_before);
             match decided.map_err(|error| Unusable { partition, error })? {
-                Decision::Original { replay: false } if long_ago => {}
+                Decision::Original { replay: false } if long_ago => self.pending.too_old += 1,
                 Decision::Original { replay } => untold.push((fact, state, replay)),
                 Decision::Duplicate => {}
             }

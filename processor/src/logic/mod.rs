@@ -85,6 +85,8 @@ struct Item {
     origin: Origin,
     /// What the payload itself proves of its object.
     facts: Vec<Fact>,
+    /// Another event has had its ID, which no signature covers: if its facts have been told too, it is a duplicate.
+    claimed: bool,
     outcome: Outcome,
 }
 
@@ -126,6 +128,9 @@ pub struct Counts {
     pub superseded: u64,
     /// Records that could not be decoded.
     pub undecodable: u64,
+    /// Facts that came true longer ago than anything is remembered, so that nobody can know whether they have been told:
+    /// they were not told as facts.
+    pub too_old: u64,
 }
 
 /// The processor.
@@ -342,6 +347,7 @@ impl<I: OriginalIndex> Logic for ProcessorLogic<I> {
         self.counts.failed += pending.failed;
         self.counts.superseded += pending.superseded;
         self.counts.undecodable += pending.undecodable;
+        self.counts.too_old += pending.too_old;
         unusable.map_or(Ok(()), |unusable| Err(self.refuse(&unusable)))
     }
 

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     dedup::{ChainId, KeyHash, index::OriginalIndex, state::Decision},
     failure::Failure,
-    normalise::{Place, formerly, normalise},
+    normalise::{Place, formerly, id_is_signed, normalise},
 };
 use sluice_kafka::worker::Record;
 use sluice_providers::Fact;
@@ -41,11 +41,18 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         let decided = held.decide(key, formerly, offset, time, window);
         Ok(match decided.map_err(|error| Unusable { partition, error })? {
             Decision::Original { replay } => Some(replay),
-            Decision::Duplicate => {
-                self.pending.duplicates += 1;
-                None
-            }
+            Decision::Duplicate => None,
         })
+    }
+
+    /// A duplicate by its ID, where that is all. Where the ID is not signed, what the event tells decides, under a key
+    /// of its own (see [`sluice_providers::Normalise::id_is_signed`]).
+    fn claimed(&mut self, event_key: &str, facts: &[Fact], id_is_signed: bool) -> Option<String> {
+        let fact = facts.first().filter(|_| !id_is_signed);
+        if fact.is_none() {
+            self.pending.duplicates += 1;
+        }
+        Some(format!("{event_key}/{}", fact?.state))
     }
 
     fn plan_prepared(
@@ -54,20 +61,24 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         prepared: Prepared,
         jobs: &mut Vec<Job>,
     ) -> Result<Option<Item>, Unusable> {
-        let Prepared { event_key, key, formerly, facts, form, .. } = prepared;
+        let Prepared { mut event_key, mut key, formerly, facts, id_is_signed, form, .. } = prepared;
         let (partition, offset, time) = (record.tp.partition, record.offset, record.timestamp);
         let decided = self.decide(key, &formerly, partition, offset, time)?;
-        Ok(decided.map(|replay| {
-            let outcome = match form {
-                Form::Outputs(outputs) => Outcome::Made(outputs),
-                Form::Event(event) => Outcome::Ready(event),
-                Form::Job(job) => {
-                    jobs.push(job);
-                    Outcome::Job(jobs.len() - 1)
-                }
-            };
-            Item { record, event_key, key, origin: Origin::Raw { replay }, facts, outcome }
-        }))
+        let claimed = decided.is_none();
+        if claimed {
+            let Some(own) = self.claimed(&event_key, &facts, id_is_signed) else { return Ok(None) };
+            (key, event_key) = (KeyHash::of(&own), own);
+        }
+        let outcome = match form {
+            Form::Outputs(outputs) => Outcome::Made(outputs),
+            Form::Event(event) => Outcome::Ready(event),
+            Form::Job(job) => {
+                jobs.push(job);
+                Outcome::Job(jobs.len() - 1)
+            }
+        };
+        let origin = Origin::Raw { replay: decided.unwrap_or(false) };
+        Ok(Some(Item { record, event_key, key, origin, facts, claimed, outcome }))
     }
 
     fn plan_raw(&mut self, record: Record, jobs: &mut Vec<Job>) -> Result<Option<Item>, Unusable> {
@@ -87,25 +98,38 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     event_key,
                     origin: Origin::Raw { replay },
                     facts: Vec::new(),
+                    claimed: false,
                     outcome: Outcome::Failed(undecodable(&error)),
                     record,
                 }));
             }
         };
-        let key = KeyHash::of(&raw.event_key);
+        let mut key = KeyHash::of(&raw.event_key);
         let formerly = formerly(&self.rules.normalisers, &raw);
-        Ok(match self.decide(key, &formerly, partition, offset, time)? {
-            None => None,
-            Some(replay) => {
-                let place = Place { partition, offset, replay, attempts: 1 };
-                let event_key = raw.event_key.to_string();
-                let (key_bytes, value) = (record.key.as_deref(), record.value.as_deref());
-                let (facts, outcome) = self.read(&raw, key_bytes, place, value, jobs);
-                drop(raw);
-                let origin = Origin::Raw { replay };
-                Some(Item { record, event_key, key, origin, facts, outcome })
-            }
-        })
+        let replayed = self.partition(partition)?.is_replay(offset);
+        let decided = self.decide(key, &formerly, partition, offset, time)?;
+        let claimed = decided.is_none();
+        let signed = id_is_signed(&self.rules.normalisers, &raw.source);
+        if claimed && signed {
+            self.pending.duplicates += 1;
+            return Ok(None);
+        }
+        let replay = decided.unwrap_or(replayed);
+        let place = Place { partition, offset, replay, attempts: 1 };
+        let mut event_key = raw.event_key.to_string();
+        let (key_bytes, value) = (record.key.as_deref(), record.value.as_deref());
+        let jobs_before = jobs.len();
+        let (facts, outcome) = self.read(&raw, key_bytes, place, value, jobs);
+        drop(raw);
+        if claimed {
+            let Some(own) = self.claimed(&event_key, &facts, signed) else {
+                jobs.truncate(jobs_before);
+                return Ok(None);
+            };
+            (key, event_key) = (KeyHash::of(&own), own);
+        }
+        let origin = Origin::Raw { replay };
+        Ok(Some(Item { record, event_key, key, origin, facts, claimed, outcome }))
     }
 
     fn plan_due(&mut self, record: Record, jobs: &mut Vec<Job>) -> Result<Option<Item>, Unusable> {
@@ -120,6 +144,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     event_key,
                     origin: Origin::Raw { replay: false },
                     facts: Vec::new(),
+                    claimed: false,
                     outcome: Outcome::Failed(undecodable(&error)),
                     record,
                 }));
@@ -152,6 +177,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
             key,
             origin: Origin::Due { chain, event: Box::new(event) },
             facts,
+            claimed: false,
             outcome,
         }))
     }

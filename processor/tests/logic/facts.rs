@@ -141,6 +141,7 @@ fn a_fact_from_before_all_memory_has_been_told() {
     let now = 100 + 10 * WINDOW;
     let outputs = find_all(&mut processor, vec![raw("a", 0, now)], &[old], false);
     assert!(facts_of(&outputs).is_empty());
+    assert_eq!(processor.take_counts().too_old, 1, "and it is counted");
     let young = Fact { since_ms: Some(100), ..fact("paid") };
     let outputs = find_all(&mut processor, vec![raw("b", 1, now)], &[young], false);
     assert_eq!(facts_of(&outputs), [(1, false)], "control");

@@ -15,6 +15,8 @@ struct Reader {
     states: &'static [&'static str],
     /// IDs that the event had.
     ids: &'static [&'static str],
+    /// The event's ID is not signed.
+    unsigned: bool,
 }
 
 impl Reader {
@@ -55,6 +57,9 @@ impl Normalise for Reader {
     }
     fn moved_facts(&self, _payload: &Payload<'_>) -> Vec<Fact> {
         if self.moved { self.all() } else { Vec::new() }
+    }
+    fn id_is_signed(&self) -> bool {
+        !self.unsigned
     }
     fn formerly(&self, _payload: &Payload<'_>) -> Vec<String> {
         self.ids.iter().map(|id| (*id).to_owned()).collect()
@@ -167,4 +172,24 @@ fn moved_facts_count_only_where_all_of_their_object_lie() {
     let told = release.told(vec![stored("c", 2, true), stored("d", 3, true)]);
     assert_eq!(told[0], line("stripe:c", "payout.paid", false));
     assert!(told[1].1.starts_with("provider."), "{told:?}");
+}
+
+#[test]
+fn an_id_that_nobody_signed_claims_nothing() {
+    // The provider signs what an event tells, and not its ID.
+    let telling = |facts| Reader { facts, unsigned: true, ..Reader::default() };
+    let mut release = Release::first(telling(PAID));
+    let paid = line("stripe:a", "payout.paid", false);
+    assert_eq!(release.told(vec![stored("a", 0, true)]), [paid.clone()]);
+    assert!(release.told(vec![stored("a", 1, true)]).is_empty(), "control: a redelivery");
+    // What another body tells under the same ID is told.
+    let mut release = release.next(telling(&SETTLED[1..]));
+    let settled = line("stripe:a/payout:po_1:settled", "payout.failed", false);
+    assert_eq!(release.told(vec![stored("a", 2, true)]), [settled]);
+    assert!(release.told(vec![stored("a", 3, true)]).is_empty(), "once");
+    let replayed = line("stripe:a/payout:po_1:settled", "payout.failed", true);
+    assert_eq!(release.told(vec![stored("a", 2, true)]), [replayed]);
+    // Control: where the ID is signed, it tells who the event is.
+    let mut signed = release.next(Reader { facts: &SETTLED[..1], ..Reader::default() });
+    assert!(signed.told(vec![stored("a", 4, true)]).is_empty());
 }

@@ -23,21 +23,22 @@ mod sample;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::HeaderName;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::RawValue;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 
 use crate::mac::{Algorithm, Encoding, KeyRing, Tag};
+use crate::model::digest_id;
 use crate::registry::ProviderInfo;
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    Acknowledgement, BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider,
-    PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, SettingInfo, Verdict, header,
-    json,
+    Acknowledgement, BodyPart, BuildError, Fact, Identified, Normalise, Normalised, Payload,
+    Provider, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, SettingInfo, Verdict,
+    header, json,
 };
 use item::Item;
 use platform::Event;
@@ -182,7 +183,10 @@ impl Adyen {
     fn events(&self, body: &Bytes) -> Option<Vec<Identified>> {
         let [live, list] = envelope(body)?;
         if list.is_none() {
-            return Some(vec![Event::parse(body)?.identify(body)]);
+            return Some(vec![match bare_item(body) {
+                Some(item) => item.identify(body, BodyPart::Whole),
+                None => Event::parse(body)?.identify(body),
+            }]);
         }
         // The flag is a string in standard notifications; it is not signed.
         let live = json::boolean(live).or_else(|| match json::text(live)?.as_str() {
@@ -202,12 +206,15 @@ impl Adyen {
     }
 }
 
+/// The item that a body, or a part of one, is. A whole body can be one where its header signs it.
+fn bare_item(body: &[u8]) -> Option<Item<'_>> {
+    let raw = serde_json::from_slice::<&RawValue>(body).ok()?;
+    Item::parse(raw).ok().filter(Item::is_one)
+}
+
 impl Normalise for Reader {
     fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        let raw = serde_json::from_slice::<&RawValue>(payload.body).ok();
-        if let Some(Ok(item)) = raw.map(Item::parse)
-            && item.is_one()
-        {
+        if let Some(item) = bare_item(payload.body) {
             return item.normalise(payload.event_type, self.captures);
         }
         match Event::parse(payload.body) {
@@ -215,11 +222,31 @@ impl Normalise for Reader {
             None => Normalised::unmapped(payload.event_type),
         }
     }
+
+    fn has_moved(&self) -> bool {
+        true
+    }
+
+    fn moved_facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        Event::parse(payload.body).map(|event| event.facts(payload.event_type)).unwrap_or_default()
+    }
+
+    /// A bare item had no ID.
+    fn formerly(&self, payload: &Payload<'_>) -> Vec<String> {
+        if payload.event_id.starts_with("sha256:") || bare_item(payload.body).is_none() {
+            return Vec::new();
+        }
+        vec![digest_id(payload.body)]
+    }
 }
 
 impl Provider for Adyen {
     fn reader(&self) -> &dyn Normalise {
         &self.reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        self.authorization.as_ref().and_then(|_| header::lacking(headers, &AUTHORIZATION))
     }
 
     fn verify(

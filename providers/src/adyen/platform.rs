@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::mapping;
-use crate::{BodyPart, Identified, Normalised, UNKNOWN_TYPE, json};
+use crate::{BodyPart, Fact, Identified, Normalised, UNKNOWN_TYPE, json};
 
 /// Objects that `data` may wrap its subject in, the most particular first.
 const WRAPPED: [&str; 6] = [
@@ -71,19 +71,31 @@ impl<'a> Event<'a> {
         }
     }
 
+    /// A field of `data`, named as in the table of mappings, as text.
+    fn field(&self, name: &str) -> Option<Cow<'a, str>> {
+        let path = name.strip_prefix("data.")?;
+        let [value] = json::fields_of(self.data, [path])?;
+        let value = value.filter(|value| value.get() != "null")?;
+        Some(json::string(value).unwrap_or(Cow::Borrowed(value.get())))
+    }
+
+    /// What the status of a transfer proves; see [`mapping::outcome`].
+    pub(super) fn facts(&self, event_type: &str) -> Vec<Fact> {
+        let Some((status, kind)) = mapping::outcome(event_type, |name| self.field(name)) else {
+            return Vec::new();
+        };
+        let Some(id) = self.object_id() else { return Vec::new() };
+        let amount_minor = self.normalise(event_type).amount_minor;
+        vec![Fact::new(format!("transfer:{id}:{status}"), kind, amount_minor)]
+    }
+
     pub(super) fn normalise(&self, event_type: &str) -> Normalised {
         let event_type = self.event_type.as_deref().unwrap_or(event_type);
         let [status, reference, amount] =
             json::fields_of(self.data, ["status", "reference", "amount"]).unwrap_or_default();
         let [value, currency] = json::fields_of(amount, ["value", "currency"]).unwrap_or_default();
-        let field = |name: &str| {
-            let path = name.strip_prefix("data.")?;
-            let [value] = json::fields_of(self.data, [path])?;
-            let value = value.filter(|value| value.get() != "null")?;
-            Some(json::string(value).unwrap_or(Cow::Borrowed(value.get())))
-        };
         let mut normalised = Normalised::unmapped(event_type);
-        if let Some(mapping) = mapping::find(event_type, field) {
+        if let Some(mapping) = mapping::find(event_type, |name| self.field(name)) {
             mapping.kind.clone_into(&mut normalised.kind);
         }
         let currency = json::currency(currency);

@@ -133,6 +133,7 @@ impl<'a> Notification<'a> {
                 self.get(path).as_deref() == Some(value)
             }
             Condition::Absent(path) => self.get(path).is_none(),
+            Condition::Present(path) => self.get(path).is_some(),
         }
     }
 }

@@ -7,12 +7,18 @@
 //!
 //! A dispute opens with `dispute_received`; what follows is `dispute.updated` until it is decided:
 //! not answered (`dispute_expired`) and accepted disputes are lost, withdrawn ones
-//! (`dispute_canceled`) are won, and `dispute_resolved` (the payment had been refunded) is neither.
+//! (`dispute_canceled`) are won, and so are those resolved because the payment had been refunded before
+//! (`dispute_resolved`): the disputed amount is not taken again.
 //! An arbitration may follow a lost dispute and decide otherwise.
+//!
+//! `payment_returned` undoes what had succeeded, as banks may: a payout (it has a destination) has then failed, and so
+//! has a payment by bank debit.
+//! Source: <https://www.checkout.com/docs/workflows/webhook-event-types/payment_returned>.
 //!
 //! Declined captures, voids and authentications change no payment and stay `provider.<type>`.
 
-use crate::mapping::row;
+use crate::Condition::Present;
+use crate::mapping::{row, row_when};
 use crate::{Mapping, money};
 
 const AMOUNT: &[&str] = &["amount"];
@@ -29,10 +35,12 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row("payment_refunded", "refund.succeeded", AMOUNT),
     row("payment_refund_declined", "refund.failed", AMOUNT),
     row("payment_paid", "payout.paid", AMOUNT),
+    row_when("payment_returned", &[Present("destination")], "payout.failed", AMOUNT),
+    row("payment_returned", "payment.failed", AMOUNT),
     row("dispute_received", "dispute.opened", AMOUNT),
     row("dispute_evidence_required", "dispute.updated", AMOUNT),
     row("dispute_evidence_submitted", "dispute.updated", AMOUNT),
-    row("dispute_resolved", "dispute.updated", AMOUNT),
+    row("dispute_resolved", "dispute.won", AMOUNT),
     row("dispute_won", "dispute.won", AMOUNT),
     row("dispute_canceled", "dispute.won", AMOUNT),
     row("dispute_arbitration_won", "dispute.won", AMOUNT),

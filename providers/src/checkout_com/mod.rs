@@ -13,8 +13,8 @@
 
 mod mapping;
 
-use http::HeaderName;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -26,8 +26,9 @@ use crate::seeded::{sample_amount, sample_id};
 use crate::settings::Settings;
 use crate::source::Keys;
 use crate::{
-    BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider, PublishedKeys,
-    Rejection, Request, SampleRequest, SampleSpec, UNKNOWN_TYPE, Verdict, header, json,
+    BodyPart, BuildError, Condition, Identified, Normalise, Normalised, Payload, Provider,
+    PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, UNKNOWN_TYPE, Verdict, header,
+    json,
 };
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
@@ -42,6 +43,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "A workflow may be set up without a signature key: its webhooks are refused.",
         "No time is signed: a captured request stays valid, and is told apart by its event ID alone.",
         "Signatures in upper-case hex are refused.",
+        "Amounts: each event's own, captures and refunds in part too.",
         "Amounts are rescaled from Checkout.com's own decimal places to ISO 4217's.",
         "Addresses are published in webhooks-live.txt and webhooks-sandbox.txt under https://checkout.com/docs/public/files/ip-lists/; they change, so none is built in. 4.159.40.224/28 and 135.116.97.64/28 have to be admitted by 2027-01-11.",
     ],
@@ -105,6 +107,8 @@ struct Event<'a> {
     status: Option<String>,
     reference: Option<String>,
     customer: Option<&'a RawValue>,
+    /// Where the money of a payout went.
+    destination: Option<&'a RawValue>,
 }
 
 impl<'a> Event<'a> {
@@ -124,6 +128,7 @@ impl<'a> Event<'a> {
             reference,
             payment_reference,
             customer,
+            destination,
         ] = json::fields_of(
             data,
             [
@@ -136,6 +141,7 @@ impl<'a> Event<'a> {
                 "reference",
                 "payment_reference",
                 "customer",
+                "destination",
             ],
         )
         .unwrap_or_default();
@@ -152,6 +158,7 @@ impl<'a> Event<'a> {
             status: json::text(status).or_else(|| json::text(summary)),
             reference: json::text(payment_reference).or_else(|| json::text(reference)),
             customer,
+            destination: destination.filter(|value| value.get() != "null"),
         }
     }
 }
@@ -161,7 +168,9 @@ impl Normalise for Reader {
         let event = Event::parse(payload.body);
         let event_type = event.event_type.as_deref().unwrap_or(payload.event_type);
         let unmapped = Normalised::unmapped(event_type);
-        let mapping = crate::mapping::find(mapping::MAPPINGS, event_type, |_| true);
+        let mapping = crate::mapping::find(mapping::MAPPINGS, event_type, |condition| {
+            *condition == Condition::Present("destination") && event.destination.is_some()
+        });
         let amount_minor = event
             .amount
             .zip(event.currency.as_deref())
@@ -185,6 +194,10 @@ impl Normalise for Reader {
 impl Provider for CheckoutCom {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

@@ -20,7 +20,7 @@ mod sample;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use crate::Condition::Is;
 use crate::mac::{Algorithm, Encoding, KeyRing, Tag};
@@ -42,7 +42,8 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     identity: "ID `X-GitHub-Delivery` and type `X-GitHub-Event`, both unsigned; the object is the sponsorship, else the Marketplace account, else the repository, else the organisation; the tenant is `installation.id`",
     answer: "any 2xx within 10 s; GitHub does not retry, a delivery can be sent again by hand for 3 days, with the same ID",
     notes: &[
-        "neither ID nor type is signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact",
+        "neither ID nor type is signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact. Under an ID that was taken before it is told all the same",
+        "Amounts: the price of each event's own tier, not a total",
         "a request without `X-GitHub-Delivery` goes by the digest of its body, one without `X-GitHub-Event` has the type `unknown`",
         "contradicting repetitions of the signature, the ID or the type are refused; so are signatures in upper case, which GitHub does not send",
         "sponsorships that recur are subscriptions; one-time sponsorships pass through. Amounts are the tier's monthly price in US dollars",
@@ -186,6 +187,10 @@ impl Normalise for Reader {
         Fact::of_body(self.normalise(payload), payload.body)
     }
 
+    fn id_is_signed(&self) -> bool {
+        false
+    }
+
     fn tells_state(&self, payload: &Payload<'_>) -> bool {
         // Most events are of types without a canonical kind, and need not be read to know it.
         MAPPINGS.iter().any(|row| row.event_type == payload.event_type)
@@ -196,6 +201,10 @@ impl Normalise for Reader {
 impl Provider for GitHub {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

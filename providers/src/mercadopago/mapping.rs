@@ -160,7 +160,7 @@ pub(super) fn payment(id: &str, answer: &[u8], event: Normalised) -> Option<Fetc
     let last = facts.last()?;
     let normalised = Normalised {
         kind: last.kind.clone(),
-        amount_minor: last.amount_minor,
+        amount_minor: payment.amount_minor,
         status: Some(payment.status),
         customer: fields.id("payer.id"),
         reference: fields.id("external_reference"),

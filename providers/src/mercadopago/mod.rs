@@ -1,16 +1,17 @@
 //! Mercado Pago: webhooks whose signature covers an ID, and IPN and QR notices without a signature.
 //!
 //! `x-signature: ts=…,v1=<hex>`: HMAC-SHA-256 over `id:<data.id>;request-id:<x-request-id>;ts:<ts>;`.
-//! `data.id` is that of the *query*, in lower case; a pair whose value is absent is left out. Spaces around
+//! `data.id` is that of the *query*, in lower case or as written; a pair whose value is absent is left out. Spaces around
 //! the header's parts do not count, `v2` and other parts are ignored. `ts` is signed as written; it has
 //! been seen in seconds and in milliseconds, which its magnitude tells apart when its age is judged.
 //! Because the manifest has no escapes, values that hold its separator are refused: with them one text
 //! could be the manifest of two requests. So is a second `data.id`.
 //!
 //! The body is not signed. What is fetched, and counts as the object, is therefore the `data.id` of the
-//! query, whatever the body says; the body's is taken only where the query has none. Event ID (`id`), type
-//! (`action`, else `type`), time, seller and mode are the body's, and no better than it; money comes from
-//! the API alone, where each thing that became of a payment is one fact.
+//! query, whatever the body says; the body's is taken only where the query has none. The event ID is made of what is signed,
+//! `data.id`, `x-request-id` and `ts`: with an ID from the body whoever holds one request could claim that of the
+//! next, which would then be a duplicate. Type (`action`, else `type`), time, seller and mode are the body's, and no
+//! better than it; money comes from the API alone, where each thing that became of a payment is one fact.
 //!
 //! In notifications of merchant orders (`topic_merchant_order_wh`) the body's `id` is that of the order, in
 //! alerts about fraud (`stop_delivery_op_wh`) that of the payment, and in the dashboard's simulations that of
@@ -26,9 +27,10 @@ mod sample;
 use std::borrow::Cow;
 
 use bytes::Bytes;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use crate::mac::{Algorithm, Encoding, KeyRing, Tag};
+use crate::model::digest_id;
 use crate::registry::{ProviderInfo, SettingInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
@@ -43,16 +45,18 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     title: "Mercado Pago",
     summary: "Mercado Pago webhooks (fetched back), and IPN and QR notices where accepted",
     secret: "the application's secret signature; in Your integrations → the application → Webhooks → Configure notifications → Secret signature",
-    scheme: "`x-signature: ts=…,v1=…`: HMAC-SHA-256 in hex over `id:<data.id>;request-id:<x-request-id>;ts:<ts>;`, `data.id` being that of the query in lower case. The body is not signed",
-    identity: "`id` of the body; the type is `action`, else `type`; the object is the signed `data.id` of the query; the tenant is `user_id`. Unsigned notices: topic and ID. Of these, of merchant orders and of alerts about fraud, where `id` is the object's, each delivery counts",
+    scheme: "`x-signature: ts=…,v1=…`: HMAC-SHA-256 in hex over `id:<data.id>;request-id:<x-request-id>;ts:<ts>;`, `data.id` being that of the query, in lower case or as written. The body is not signed",
+    identity: "`data.id`, `x-request-id` and `ts`, which are signed, joined with `:`; the type is `action`, else `type`; the object is the signed `data.id` of the query; the tenant is `user_id`. Unsigned notices: topic and ID. Of these, of merchant orders and of alerts about fraud, where `id` is the object's, each delivery counts",
     answer: "200 or 201 within 22 seconds (5 seconds when tried again); else tried again every 15 minutes, later at growing intervals",
     notes: &[
         "The body is not signed: amounts and status are those of the fetched payment, never the request's.",
-        "Whoever captures a request can send its signature with another body until it is too old. That changes no payment, but may name another event ID or type.",
+        "Whoever captures a request can send its signature with another body until it is too old. That changes no payment and claims no other notification's ID, but may name another type.",
+        "An attempt that is signed anew, with another x-request-id or `ts`, is another event. What it tells of a payment is told once all the same.",
         "Where the query's `data.id` and the body's differ, the query's is fetched: it is the signed one.",
         "x-request-id is signed: proxies have to pass it on as it came.",
         "The age of `ts` is judged only roughly, by default within 7 days: attempts go on for 4 days and may carry the time of the first one. A notification that is sent again late does no harm: its body is not believed, the API is asked.",
-        "Only the lower-cased `data.id` counts; a signature over the ID as written is refused where that differs.",
+        "A signature may cover the `data.id` in lower case, as it used to be, or as written, as since June 2026.",
+        "Amounts: of facts about refunds the total refunded so far, of all others the whole payment's.",
         "The API tells the present state alone. That a payment has been approved, refunded and charged back is told each, however late it is fetched; of other states that follow each other quickly some may never be seen.",
         "A mediation that the seller wins takes the payment back to `approved`, without a trace in it: it comes as `provider.payment.updated`, and there is no `dispute.won`. A second mediation of the same payment comes so too.",
         "A refund is told by the total refunded: a further one is another fact, with the new total as its amount. A total that cannot be read exactly is told without an amount.",
@@ -328,6 +332,20 @@ impl Normalise for Reader {
         }
     }
 
+    fn has_moved(&self) -> bool {
+        true
+    }
+
+    /// The ID was the body's.
+    fn formerly(&self, payload: &Payload<'_>) -> Vec<String> {
+        // Those of unsigned notices have one colon at most, and digests too.
+        if payload.event_id.matches(':').count() < 2 {
+            return Vec::new();
+        }
+        let own = Body::parse(payload.body).and_then(|body| body.id);
+        vec![own.unwrap_or_else(|| digest_id(payload.body))]
+    }
+
     fn fetch(&self, payload: &Payload<'_>) -> Option<Fetch> {
         let id = self.normalise(payload).object_id?;
         Topic::of(payload.event_type)?.fetch(&id)
@@ -377,13 +395,32 @@ impl MercadoPago {
             return Err(Rejection::MalformedHeader { header: REQUEST_ID.clone(), problem });
         }
         let keys = self.keys.as_ref().ok_or(Rejection::NoMatch { secrets: 0 })?;
-        let id = id.to_ascii_lowercase();
-        let parts = manifest(id.as_bytes(), request_id, signature.time);
-        let secret_label = keys.verify(&parts, &signature.tag.into())?;
+        let lower = id.to_ascii_lowercase();
+        let tag = signature.tag.into();
+        let verify =
+            |id: &str| keys.verify(&manifest(id.as_bytes(), request_id, signature.time), &tag);
+        let secret_label = match verify(&lower) {
+            // Official libraries of before and after June 2026 differ in it.
+            Err(Rejection::NoMatch { .. }) if id != lower => verify(id)?,
+            verified => verified?,
+        };
         header::check_age(signature.at_ms, now_ms, self.tolerance_ms)?;
         let signed_at_ms = Some(signature.at_ms);
         Ok(Verdict { scheme: "mercadopago-v1", secret_label, signed_at_ms })
     }
+}
+
+/// The ID of a signed notification: see the module's text. With no request ID too little is signed to tell notifications
+/// apart, so the body adds to it.
+fn signed_event_id(request: &Request<'_>) -> Option<String> {
+    let signature = Signature::parse(header::single(request.headers, &SIGNATURE).ok()?).ok()?;
+    let query = Query::parse(request.url);
+    let data_id = query.data_id.as_deref().unwrap_or_default().to_ascii_lowercase();
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    let request_id =
+        text(header::optional(request.headers, &REQUEST_ID).ok()?.unwrap_or_default())?;
+    let id = format!("{data_id}:{request_id}:{}", text(signature.time)?);
+    Some(if request_id.is_empty() { format!("{id}:{}", digest_id(request.body)) } else { id })
 }
 
 /// The pieces of the signed text. Pairs without a value are left out.
@@ -399,6 +436,10 @@ fn manifest<'a>(id: &'a [u8], request_id: &'a [u8], time: &'a [u8]) -> [&'a [u8]
 impl Provider for MercadoPago {
     fn reader(&self) -> &dyn Normalise {
         &self.reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        if self.reader.accept_unsigned { None } else { header::lacking(headers, &SIGNATURE) }
     }
 
     fn verify(
@@ -442,8 +483,12 @@ impl Provider for MercadoPago {
         };
         let object_id = signed_id.or_else(|| body.object_id());
         let notice = object_id.as_deref().is_some_and(|object| body.is_notice(object));
-        // Without an object there would be nothing to tell such notifications apart by.
-        let event_id = body.id.filter(|_| notice || !body.shared_id);
+        let event_id = if notice {
+            body.id
+        } else {
+            // Without an object there would be nothing to tell notifications of shared IDs apart by.
+            signed_event_id(request).filter(|_| object_id.is_some() || !body.shared_id)
+        };
         vec![Identified {
             notice,
             event_type: body.event_type.unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{REQUEST_ID, SIGNATURE, manifest};
+use super::{FRAUD_ALERTS, MERCHANT_ORDERS, REQUEST_ID, SIGNATURE, manifest};
 use crate::mac::{Encoding, KeyRing};
 use crate::seeded::{sample_id, unix_seconds};
 use crate::{SampleRequest, SampleSpec};
@@ -38,6 +38,9 @@ pub(super) fn webhook(spec: &SampleSpec<'_>, keys: &KeyRing) -> Option<SampleReq
     }
     let time = unix_seconds(spec.now_ms).to_string();
     let request_id = sample_id("", spec.seed);
+    let is_notice = matches!(kind, MERCHANT_ORDERS | FRAUD_ALERTS);
+    let event_id =
+        if is_notice { event_id.to_string() } else { format!("{id}:{request_id}:{time}") };
     let tag = keys.sign(&manifest(id.as_bytes(), request_id.as_bytes(), time.as_bytes()));
     Some(SampleRequest {
         headers: vec![
@@ -47,7 +50,7 @@ pub(super) fn webhook(spec: &SampleSpec<'_>, keys: &KeyRing) -> Option<SampleReq
         ],
         query: Some(format!("data.id={id}&type={kind}")),
         body: body.to_string().into(),
-        event_id: event_id.to_string(),
+        event_id,
     })
 }
 

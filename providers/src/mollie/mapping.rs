@@ -39,6 +39,7 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row_when(PAYMENT, &[Is("status", "canceled")], "payment.cancelled", AMOUNT),
     row_when(PAYMENT, &[Is("status", "expired")], "payment.cancelled", AMOUNT),
     row("payment-link.paid", "checkout.completed", AMOUNT),
+    row("chargeback.reversed", "dispute.won", AMOUNT),
     row("refund.refunded", "refund.succeeded", AMOUNT),
     row("refund.failed", "refund.failed", AMOUNT),
     row("refund.canceled", "refund.failed", AMOUNT),
@@ -248,12 +249,8 @@ impl<'a> Entity<'a> {
         let facts = self.facts(id, status, &event.kind);
         let last = facts.last()?;
         let described = self.describe(event, AMOUNT);
-        let normalised = Normalised {
-            kind: last.kind.clone(),
-            amount_minor: last.amount_minor,
-            occurred_at_ms: last.since_ms.or(described.occurred_at_ms),
-            ..described
-        };
+        // Amount and time are each fact's own. What remains where all have been told is the event's and the payment's.
+        let normalised = Normalised { kind: last.kind.clone(), ..described };
         Some(Fetched { normalised, facts, bare: false })
     }
 

@@ -29,7 +29,7 @@ use crate::source::Keys;
 use crate::{
     Acknowledgement, Api, BodyPart, BuildError, Credentials, Fetch, Fetched, Identified, Normalise,
     Normalised, Payload, Provider, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec,
-    UNKNOWN_TYPE, Verdict, json,
+    UNKNOWN_TYPE, Verdict, header, json,
 };
 use mapping::Entity;
 
@@ -38,7 +38,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     title: "Mollie",
     summary: "Mollie webhooks: signed next-gen events, and classic notices (fetched back)",
     secret: "the webhook's signing secret, shown once when a next-gen webhook is created; in the dashboard under Developers → Webhooks. Classic webhooks have none",
-    scheme: "`X-Mollie-Signature: sha256=…`: HMAC-SHA-256 in hex over the raw body; the header may repeat, any value may match. Classic notices are not signed",
+    scheme: "`X-Mollie-Signature: sha256=…`: HMAC-SHA-256 in hex over the raw body, with or without `sha256=`; the header may repeat, any value may match. Classic notices are not signed",
     identity: "`id` (event_…) and `type` of the body; the object is the embedded entity's `paymentId`, else `entityId`. Classic notices: the object's ID, and each delivery counts",
     answer: "200 within 15 seconds, also to notices of unknown IDs; else tried again, 10 times within 26 hours",
     notes: &[
@@ -46,7 +46,8 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "A notice tells no change, and the API tells the present state alone. That a payment has been paid, refunded and charged back is told each, however late it is fetched; of other states that follow each other quickly some may never be seen.",
         "Payments are always fetched, also for signed `payment.*` events: a fact that a notice and an event report is one.",
         "Rows of type `payment` are facts that the fetched payment proves. Refunds and charge-backs are told by their total: a further refund is another fact, with the new total as its amount.",
-        "A charge-back that is taken back lowers the total, which no row takes for `dispute.won`; a refund that fails or is cancelled is told by its own event.",
+        "Amounts: of rows of type `payment` the whole payment's, or the total refunded or charged back so far; of other events their own.",
+        "`chargeback.reversed` is `dispute.won`. The fall of the total that comes with it is no fact of its own; a refund that fails or is cancelled is told by its own event.",
         "A total that cannot be read exactly is told without an amount.",
         "Signatures joined into one header line are refused.",
         "No time is signed: a captured request stays valid, and is told apart by its event ID alone.",
@@ -137,16 +138,16 @@ fn signatures(headers: &HeaderMap) -> Result<Option<Candidates>, Rejection> {
         if count == MAX_SIGNATURES {
             return Err(malformed("too many signatures"));
         }
-        let tag = value
-            .as_bytes()
-            .strip_prefix(b"sha256=")
-            .and_then(|text| Tag::decode(text, Encoding::Hex, Algorithm::Sha256));
+        // The official libraries take a value without its prefix too.
+        let text = value.as_bytes();
+        let text = text.strip_prefix(b"sha256=").unwrap_or(text);
+        let tag = Tag::decode(text, Encoding::Hex, Algorithm::Sha256);
         if tag.is_some_and(|tag| !candidates.push(tag)) {
             return Err(malformed("too many signatures"));
         }
     }
     if candidates.is_empty() {
-        return Err(malformed("it is not sha256= and 64 lower-case hex digits"));
+        return Err(malformed("it is not 64 lower-case hex digits, with or without sha256="));
     }
     Ok(Some(candidates))
 }
@@ -296,6 +297,10 @@ impl Normalise for Reader {
 impl Provider for Mollie {
     fn reader(&self) -> &dyn Normalise {
         &self.reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        if self.reader.accept_unsigned { None } else { header::lacking(headers, &SIGNATURE) }
     }
 
     fn verify(

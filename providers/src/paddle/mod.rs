@@ -15,7 +15,7 @@
 mod mapping;
 mod sample;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::{AddressList, ProviderInfo};
@@ -168,6 +168,10 @@ impl Normalise for Reader {
 impl Provider for Paddle {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

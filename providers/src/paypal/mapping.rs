@@ -13,7 +13,7 @@
 
 use serde_json::value::RawValue;
 
-use crate::Condition::{Absent, Became, Is};
+use crate::Condition::{Absent, Became, Is, Present};
 use crate::mapping::{self, row, row_when};
 use crate::{Condition, Mapping, Normalised, json, money};
 
@@ -259,6 +259,7 @@ impl<'a> Event<'a> {
         match condition {
             Is(path, value) | Became(path, value) => mapping::reads(self.at(path), value),
             Absent(path) => self.at(path).is_none(),
+            Present(path) => self.at(path).is_some(),
         }
     }
 }

@@ -32,7 +32,7 @@ mod sample;
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use openssl::pkey::{PKey, PKeyRef, Public};
 
 use crate::chain::{Certified, CheckedChains, Roots};
@@ -61,8 +61,9 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "Freshness is weak and no defence here: PayPal's retries seem to carry the time of the first attempt, and they go on for 3 days. So an event may be 4 days old by default (tolerance changes that, in both directions); a time ahead by 300 s. A shorter tolerance loses the events of a longer outage for good.",
         "A body whose id is missing, no text, longer than 512 bytes or not visible ASCII is refused although its signature fits: PayPal's events have one, and without it PayPal cannot be asked about the event.",
         "The payment that a body names is not authenticated either, so these events are partitioned by event: partition_by = \"object\" has no effect.",
-        "The webhook simulator signs with the ID WEBHOOK_ID, which anybody can have PayPal do: that ID is refused for a live source.",
-        "A certificate of the sandbox is refused by a live source and the other way round.",
+        "The webhook simulator signs with the ID WEBHOOK_ID, which anybody can have PayPal do: that ID is refused for a live source. A source of the sandbox with that ID takes certificates of either environment, because the simulator uses those of the live one.",
+        "Otherwise a certificate of the sandbox is refused by a live source and the other way round.",
+        "Amounts: each event's own: of a refund what it gave back, of a dispute what is disputed.",
         "PAYMENT.CAPTURE.REVERSED and PAYMENT.SALE.REVERSED stay provider.*: the dispute or the refund tells the same loss of money. Payout batches do too: their items tell it.",
         "An order of several purchase units has no single amount and tells none; it names the first capture as its object.",
         "PayPal publishes no dependable list of addresses.",
@@ -168,6 +169,8 @@ enum Signer {
 #[derive(Debug)]
 struct PayPal {
     reader: Reader,
+    /// Whose certificates are taken.
+    environments: &'static [&'static Environment],
     webhook_id: String,
     signer: Signer,
     /// What a verdict names when nothing is fetched.
@@ -189,17 +192,20 @@ fn build(settings: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, 
     if !separable || webhook_id.contains('|') {
         return Err(settings.bad("webhook_id", "is no webhook ID: letters and digits, no space"));
     }
-    if webhook_id == "WEBHOOK_ID" && reader.environment.live {
+    let simulated = webhook_id == SIMULATOR;
+    if simulated && reader.environment.live {
         let problem = "is the simulator's, under which anybody can have PayPal sign; use the webhook's own ID, or environment = \"sandbox\"";
         return Err(settings.bad("webhook_id", problem));
     }
-    let signer = signer(settings, reader.environment)?;
+    let environments = environments(reader.environment, simulated);
+    let signer = signer(settings, environments)?;
     let pinned = match &signer {
         Signer::Key(_) => "settings.public_key",
         Signer::Certificate(_) | Signer::Fetched { .. } => "settings.certificate",
     };
     Ok(Box::new(PayPal {
         reader,
+        environments,
         webhook_id: webhook_id.to_owned(),
         signer,
         pinned: pinned.into(),
@@ -209,7 +215,23 @@ fn build(settings: &Settings<'_>, keys: &Keys<'_>) -> Result<Box<dyn Provider>, 
     }))
 }
 
-fn signer(settings: &Settings<'_>, environment: &Environment) -> Result<Signer, BuildError> {
+/// The webhook ID that PayPal's simulator signs with.
+const SIMULATOR: &str = "WEBHOOK_ID";
+
+static LIVE_ALONE: [&Environment; 1] = [&LIVE];
+static SANDBOX_ALONE: [&Environment; 1] = [&SANDBOX];
+static SIMULATED: [&Environment; 2] = [&SANDBOX, &LIVE];
+
+/// The environments whose certificates a source takes.
+fn environments(own: &Environment, simulated: bool) -> &'static [&'static Environment] {
+    match (own.live, simulated) {
+        (true, _) => &LIVE_ALONE,
+        (false, false) => &SANDBOX_ALONE,
+        (false, true) => &SIMULATED,
+    }
+}
+
+fn signer(settings: &Settings<'_>, environments: &[&Environment]) -> Result<Signer, BuildError> {
     let roots = match settings.text("trusted_roots")? {
         Some(pem) => Some(Roots::from_pem(pem).map_err(|why| settings.bad("trusted_roots", why))?),
         None => None,
@@ -231,10 +253,15 @@ fn signer(settings: &Settings<'_>, environment: &Environment) -> Result<Signer, 
     };
     let bad = |problem: &str| settings.bad("certificate", format!("is refused: {problem}"));
     match KeyDocument::parse(pem.as_bytes()).map(|document| document.0) {
-        Ok(Material::Certificates(chain)) => trusted(roots.as_ref())
-            .and_then(|roots| roots.check(&chain, environment.signer))
-            .map(Signer::Certificate)
-            .map_err(bad),
+        Ok(Material::Certificates(chain)) => {
+            let roots = trusted(roots.as_ref()).map_err(bad)?;
+            let mut checked = environments.iter().map(|one| roots.check(&chain, one.signer));
+            let first = checked.next().unwrap_or(Err("there is no environment"));
+            first
+                .or_else(|why| checked.find_map(Result::ok).ok_or(why))
+                .map(Signer::Certificate)
+                .map_err(bad)
+        }
         _ => Err(bad("it is no certificate in PEM (-----BEGIN CERTIFICATE-----)")),
     }
 }
@@ -246,7 +273,7 @@ fn trusted(roots: Option<&Roots>) -> Result<&Roots, &'static str> {
     }
 }
 
-/// The text, if it is the URL of one of PayPal's certificates.
+/// The text, if it is the URL of one of PayPal's certificates in this environment.
 fn certificate_url<'a>(value: &'a [u8], environment: &Environment) -> Option<&'a str> {
     let url = std::str::from_utf8(value).ok()?;
     let rest = url.strip_prefix("https://")?;
@@ -280,7 +307,7 @@ impl PayPal {
     /// The key that must have signed, valid now, and what it is called.
     fn with_key<T>(
         &self,
-        url: &str,
+        (url, environment): (&str, &Environment),
         keys: &dyn PublishedKeys,
         now_ms: i64,
         judge: impl FnOnce(&PKeyRef<Public>, Arc<str>) -> Result<T, Rejection>,
@@ -295,8 +322,7 @@ impl PayPal {
                     .get(url)
                     .ok_or_else(|| Rejection::NeedsKey { url: url.to_owned(), outdated: false })?;
                 let roots = trusted(roots.as_ref()).map_err(Rejection::BadKey)?;
-                let name = self.reader.environment.signer;
-                let certified = checked.check(&document, roots, name)?;
+                let certified = checked.check(&document, roots, environment.signer)?;
                 judge(certified.key_at(now_ms)?, url.into())
             }
         }
@@ -352,6 +378,10 @@ impl Provider for PayPal {
         &self.reader
     }
 
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &TRANSMISSION_SIG)
+    }
+
     fn verify(
         &self,
         request: &Request<'_>,
@@ -369,10 +399,11 @@ impl Provider for PayPal {
         if header::single(headers, &AUTH_ALGO)? != ALGORITHM.as_bytes() {
             return Err(malformed(&AUTH_ALGO, "the algorithm must be SHA256withRSA"));
         }
-        let url = certificate_url(header::single(headers, &CERT_URL)?, self.reader.environment)
-            .ok_or_else(|| {
-                malformed(&CERT_URL, "it is no certificate URL of PayPal's in this environment")
-            })?;
+        let url = header::single(headers, &CERT_URL)?;
+        let of = |environment| Some((certificate_url(url, environment)?, environment));
+        let url = self.environments.iter().copied().find_map(of).ok_or_else(|| {
+            malformed(&CERT_URL, "it is no certificate URL of PayPal's in this environment")
+        })?;
         let signed_at: jiff::Timestamp =
             time.parse().map_err(|_| malformed(&TRANSMISSION_TIME, "it is no RFC 3339 time"))?;
         let signature = rsa::decode_signature(signature)

@@ -5,7 +5,7 @@
 //! `payment.succeeded`; `order.paid` and `subscription.charged` pass through, and the others have
 //! kinds of their own that are not sums of payments. A payment may be authorised and captured at
 //! once: then both events come. `refund.processed` is the refund that went through, part or whole;
-//! `refund.speed_changed` passes. A dispute that is `closed` is neither won nor lost.
+//! `refund.speed_changed` passes. A dispute that is `closed` has ended without a decision against the merchant: `dispute.won`.
 //! `subscription.authenticated` comes once, when a subscription begins; `subscription.activated`
 //! comes again after every pause, and is an update.
 //!
@@ -31,7 +31,7 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row("payment.dispute.created", "dispute.opened", AMOUNT),
     row("payment.dispute.under_review", "dispute.updated", AMOUNT),
     row("payment.dispute.action_required", "dispute.updated", AMOUNT),
-    row("payment.dispute.closed", "dispute.updated", AMOUNT),
+    row("payment.dispute.closed", "dispute.won", AMOUNT),
     row("payment.dispute.won", "dispute.won", AMOUNT),
     row("payment.dispute.lost", "dispute.lost", AMOUNT),
     row("settlement.processed", "payout.paid", AMOUNT),

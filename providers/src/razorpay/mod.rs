@@ -19,7 +19,7 @@
 mod mapping;
 mod sample;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::ProviderInfo;
@@ -40,7 +40,9 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     identity: "ID `x-razorpay-event-id` (unsigned: the body has none), type `event` of the body; the object is the payment where there is one, else the entity the event is about; the tenant is `account_id`",
     answer: "any 2xx within 5 s; retried with growing gaps for 24 h, then the webhook is disabled",
     notes: &[
-        "the event ID is not signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact. Without the header an event goes by the digest of its body",
+        "the event ID is not signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact. Under an ID that was taken before it is told all the same. Without the header an event goes by the digest of its body",
+        "Amounts: each event's own; of invoices and payment links what has been paid of them so far",
+        "a dispute that is closed without a decision (`payment.dispute.closed`: the customer has withdrawn, or an inquiry was answered) is `dispute.won`",
         "after a change of the secret keep the old one in `secrets`: retries of older events are signed with it, replays from the dashboard with the new one",
         "contradicting repetitions of the signature or the ID are refused; so are signatures in upper case, which Razorpay does not send",
         "a settlement to the merchant is `payout.paid`, as is a RazorpayX payout to somebody else: the object's ID tells them apart (`setl_…`, `pout_…`). Settlements have no currency",
@@ -114,7 +116,7 @@ impl<'a> Event<'a> {
         let payment = if about == Some("payment") { None } else { Entity::parse(payment).own_id() };
         Some(Self {
             tenant: json::text(account),
-            occurred_at_ms: json::integer(created).and_then(|seconds| seconds.checked_mul(1000)),
+            occurred_at_ms: json::unix_time_ms(created),
             object_id: match about {
                 Some(about) if mapping::stands_alone(about) => entity.own_id(),
                 _ => payment.or_else(|| entity.payment_or_own_id()),
@@ -154,6 +156,10 @@ impl Normalise for Reader {
         Fact::of_body(self.normalise(payload), payload.body)
     }
 
+    fn id_is_signed(&self) -> bool {
+        false
+    }
+
     fn tells_state(&self, payload: &Payload<'_>) -> bool {
         self.normalise(payload).has_canonical_kind()
     }
@@ -162,6 +168,10 @@ impl Normalise for Reader {
 impl Provider for Razorpay {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

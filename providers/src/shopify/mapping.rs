@@ -6,18 +6,21 @@
 //! `payment.succeeded`, and `orders/paid` passes through, unless `settings.payments` says that
 //! orders speak for their payments: then it is the other way round.
 //!
+//! No signature covers the topic. So each requires fields that only its own bodies have, and where several topics
+//! have the same kind of body, the body decides as far as it can: the status of a dispute says what has become of it.
+//!
 //! An order that is made is `checkout.completed`. `orders/cancelled` is the end of a payment only
 //! while that is still pending: an authorisation that is given up has its own transaction (void), and
 //! a paid order is refunded. `refunds/create` says that a refund was made, with the sum of its
-//! transactions; that the money went is the refund's transaction. Fulfilment, products and the rest
+//! transactions but for those that failed; that the money went is the refund's transaction. Fulfilment, products and the rest
 //! pass through.
 //!
 //! Amounts are decimals in the currency beside them.
 
 use serde_json::value::RawValue;
 
-use crate::Condition::Is;
-use crate::mapping::{self, row, row_when};
+use crate::Condition::{Absent, Is, Present};
+use crate::mapping::{self, row_when};
 use crate::{Condition, Mapping, json, money};
 
 const AMOUNT: &[&str] = &["amount"];
@@ -35,7 +38,21 @@ const CAPTURE: Condition = Is("kind", "capture");
 const AUTHORIZATION: Condition = Is("kind", "authorization");
 const REFUND: Condition = Is("kind", "refund");
 
+/// What only orders have, and neither checkouts nor drafts of orders.
+const ORDER: Condition = Present("financial_status");
+/// What only disputes have.
+const DISPUTE: [Condition; 2] = [Present("initiated_at"), Present("reason")];
+const CONTRACT: &[Condition] = &[Present("billing_policy")];
+const OF_A_CONTRACT: Condition = Present("subscription_contract_id");
+
 const TRANSACTION: &str = "order_transactions/create";
+const DISPUTE_CREATED: &str = "disputes/create";
+const DISPUTE_UPDATED: &str = "disputes/update";
+
+/// A row for disputes in this status.
+const fn dispute(topic: &'static str, when: &'static [Condition], kind: &'static str) -> Mapping {
+    row_when(topic, when, kind, AMOUNT)
+}
 
 pub(super) const MAPPINGS: &[Mapping] = &[
     row_when(TRANSACTION, &[SALE, SUCCEEDED, BY_TRANSACTION], "payment.succeeded", AMOUNT),
@@ -52,28 +69,55 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row_when(TRANSACTION, &[REFUND, SUCCEEDED], "refund.succeeded", AMOUNT),
     row_when(TRANSACTION, &[REFUND, FAILED], "refund.failed", AMOUNT),
     row_when(TRANSACTION, &[REFUND, ERROR], "refund.failed", AMOUNT),
-    row("orders/create", "checkout.completed", TOTAL),
+    row_when("orders/create", &[ORDER], "checkout.completed", TOTAL),
     row_when(
         "orders/paid",
         &[Is("financial_status", "paid"), BY_ORDER],
         "payment.succeeded",
         TOTAL,
     ),
-    row_when("orders/cancelled", &[Is("financial_status", "pending")], "payment.cancelled", TOTAL),
-    row("refunds/create", "refund.created", &[TRANSACTIONS]),
-    row("disputes/create", "dispute.opened", AMOUNT),
-    row_when("disputes/update", &[Is("status", "won")], "dispute.won", AMOUNT),
-    row_when("disputes/update", &[Is("status", "lost")], "dispute.lost", AMOUNT),
-    row("disputes/update", "dispute.updated", AMOUNT),
-    row("subscription_contracts/create", "subscription.created", &[]),
-    row("subscription_contracts/update", "subscription.updated", &[]),
-    row("subscription_contracts/activate", "subscription.updated", &[]),
-    row("subscription_contracts/pause", "subscription.updated", &[]),
-    row("subscription_contracts/fail", "subscription.updated", &[]),
-    row("subscription_contracts/expire", "subscription.cancelled", &[]),
-    row("subscription_contracts/cancel", "subscription.cancelled", &[]),
-    row("subscription_billing_attempts/success", "invoice.paid", &[]),
-    row("subscription_billing_attempts/failure", "invoice.payment_failed", &[]),
+    row_when(
+        "orders/cancelled",
+        &[Is("financial_status", "pending"), Present("cancelled_at")],
+        "payment.cancelled",
+        TOTAL,
+    ),
+    row_when(
+        "refunds/create",
+        &[Present("order_id"), Present(TRANSACTIONS)],
+        "refund.created",
+        &[TRANSACTIONS],
+    ),
+    dispute(DISPUTE_CREATED, &DISPUTE, "dispute.opened"),
+    dispute(DISPUTE_UPDATED, &[Is("status", "won"), DISPUTE[0], DISPUTE[1]], "dispute.won"),
+    dispute(DISPUTE_UPDATED, &[Is("status", "lost"), DISPUTE[0], DISPUTE[1]], "dispute.lost"),
+    dispute(DISPUTE_UPDATED, &[Is("status", "accepted"), DISPUTE[0], DISPUTE[1]], "dispute.lost"),
+    dispute(DISPUTE_UPDATED, &[Is("status", "prevented"), DISPUTE[0], DISPUTE[1]], "dispute.lost"),
+    dispute(
+        DISPUTE_UPDATED,
+        &[Is("status", "charge_refunded"), DISPUTE[0], DISPUTE[1]],
+        "dispute.lost",
+    ),
+    dispute(DISPUTE_UPDATED, &DISPUTE, "dispute.updated"),
+    row_when("subscription_contracts/create", CONTRACT, "subscription.created", &[]),
+    row_when("subscription_contracts/update", CONTRACT, "subscription.updated", &[]),
+    row_when("subscription_contracts/activate", CONTRACT, "subscription.updated", &[]),
+    row_when("subscription_contracts/pause", CONTRACT, "subscription.updated", &[]),
+    row_when("subscription_contracts/fail", CONTRACT, "subscription.updated", &[]),
+    row_when("subscription_contracts/expire", CONTRACT, "subscription.cancelled", &[]),
+    row_when("subscription_contracts/cancel", CONTRACT, "subscription.cancelled", &[]),
+    row_when(
+        "subscription_billing_attempts/success",
+        &[OF_A_CONTRACT, Absent("error_code")],
+        "invoice.paid",
+        &[],
+    ),
+    row_when(
+        "subscription_billing_attempts/failure",
+        &[OF_A_CONTRACT, Present("error_code")],
+        "invoice.payment_failed",
+        &[],
+    ),
 ];
 
 /// Which topic speaks for payments.
@@ -99,7 +143,7 @@ pub(super) fn find(
 }
 
 /// Every field of a body that is looked at.
-const FIELDS: [&str; 21] = [
+const FIELDS: [&str; 27] = [
     "id",
     "order_id",
     "topic",
@@ -117,9 +161,15 @@ const FIELDS: [&str; 21] = [
     "customer",
     "customer_id",
     "app_subscription",
+    "cancelled_at",
+    "reason",
+    "billing_policy",
+    "subscription_contract_id",
+    "error_code",
     "updated_at",
     "processed_at",
     "initiated_at",
+    "finalized_on",
     "created_at",
 ];
 
@@ -133,6 +183,16 @@ pub(super) struct Money {
     pub(super) amount_minor: Option<i64>,
     /// ISO 4217 code.
     pub(super) currency: Option<String>,
+}
+
+/// What a body proves; see [`Object::proves`].
+#[derive(Debug)]
+pub(super) struct Proved {
+    /// Its name; `None` where the body is all that tells it apart.
+    pub(super) state: Option<String>,
+    pub(super) kind: String,
+    /// A fact beside which it says nothing new.
+    pub(super) unless: Option<String>,
 }
 
 /// The body of a delivery.
@@ -175,9 +235,63 @@ impl<'a> Object<'a> {
         json::boolean(self.0.get("test")).map(|test| !test)
     }
 
+    /// When what the body tells has come true. `processed_at` may be set to an earlier day by whoever imports an order,
+    /// and a dispute holds the time when it began for ever after.
     pub(super) fn occurred_at_ms(&self) -> Option<i64> {
-        let paths = ["updated_at", "processed_at", "initiated_at", "created_at"];
-        paths.iter().find_map(|path| json::time_ms(self.0.get(path)))
+        let first = |paths: &[&str]| {
+            paths.iter().find_map(|path| {
+                json::time_ms(self.0.get(path)).or_else(|| json::day_ms(self.0.get(path)))
+            })
+        };
+        if self.0.get("initiated_at").is_none() {
+            return first(&["updated_at", "created_at", "processed_at"]);
+        }
+        match self.0.text("status").as_deref() {
+            None | Some("needs_response") => first(&["updated_at", "initiated_at"]),
+            Some("under_review") => first(&["updated_at"]),
+            Some(_) => first(&["finalized_on", "updated_at"]),
+        }
+    }
+
+    /// What a body that is told as `kind` proves of its order or dispute, in order: facts that come true once an object,
+    /// whichever delivery tells them first. Empty where the body says one thing, whatever names it.
+    pub(super) fn proves(&self, topic: &str, kind: &str) -> Vec<Proved> {
+        let Some(id) = self.0.id("id") else { return Vec::new() };
+        let of = |what: &str, kind: &str| Proved {
+            state: Some(what.to_owned()),
+            kind: kind.to_owned(),
+            unless: None,
+        };
+        let order = |what: &str| vec![of(&format!("order:{id}:{what}"), kind)];
+        let by_body = |unless| vec![Proved { state: None, kind: kind.to_owned(), unless }];
+        match (topic, kind) {
+            ("orders/create", "checkout.completed") => order("created"),
+            ("orders/cancelled", "payment.cancelled") => order("cancelled"),
+            ("orders/paid", "payment.succeeded") => {
+                order(&format!("paid:{}", self.0.text("total_price").unwrap_or_default()))
+            }
+            (DISPUTE_CREATED | DISPUTE_UPDATED, kind) if kind.starts_with("dispute.") => {
+                let opened = format!("dispute:{id}:opened");
+                if kind == "dispute.updated" {
+                    // Nothing has become of it: the body may be that of its beginning.
+                    let begun = self.0.text("status").as_deref() == Some("needs_response");
+                    return by_body(begun.then_some(opened));
+                }
+                let ended = find(DISPUTE_UPDATED, self, Payments::Transactions)
+                    .filter(|row| matches!(row.kind, "dispute.won" | "dispute.lost"))
+                    .zip(self.0.text("status"))
+                    .map(|(row, status)| of(&format!("dispute:{id}:{status}"), row.kind));
+                let opened = (kind == "dispute.opened").then(|| of(&opened, kind));
+                opened.into_iter().chain(ended).collect()
+            }
+            (topic, kind)
+                if topic.starts_with("subscription_contracts/")
+                    && kind.starts_with("subscription.") =>
+            {
+                by_body(None)
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// The first of the amounts that is there.
@@ -195,7 +309,8 @@ impl<'a> Object<'a> {
     }
 }
 
-/// The sum of a refund's transactions; none where they differ in currency, or one has no amount.
+/// The sum of a refund's transactions that are not known to have failed; none where they differ in currency, or one has
+/// no amount.
 fn refunded(transactions: Option<&RawValue>) -> Option<Money> {
     let transactions: Vec<&RawValue> = serde_json::from_str(transactions?.get()).ok()?;
     if transactions.len() > MAX_TRANSACTIONS {
@@ -203,9 +318,10 @@ fn refunded(transactions: Option<&RawValue>) -> Option<Money> {
     }
     let mut sum = Money::default();
     for transaction in transactions {
-        let [kind, amount, currency] =
-            json::fields_of(Some(transaction), ["kind", "amount", "currency"])?;
-        if !mapping::reads(kind, "refund") {
+        let [kind, status, amount, currency] =
+            json::fields_of(Some(transaction), ["kind", "status", "amount", "currency"])?;
+        let failed = ["failure", "error"].iter().any(|failed| mapping::reads(status, failed));
+        if failed || !mapping::reads(kind, "refund") {
             continue;
         }
         let currency = json::currency(currency)?;

@@ -7,7 +7,7 @@
 //! * topic, shop, ID and time are headers that no signature covers. Whoever holds one genuine
 //!   delivery can send it again under another ID or topic. So what is normalised also depends on
 //!   signed fields of the body (status, kind), and a body whose fields do not fit its topic passes
-//!   through. Contradicting repetitions of topic or ID are refused;
+//!   through, and what a body says is told once, whatever names it. Contradicting repetitions of topic or ID are refused;
 //! * a delivery without a topic is refused although its signature is right: it says nothing, and
 //!   Shopify always sends one;
 //! * the event ID is the webhook ID: the same on every retry of a delivery, and one per subscription.
@@ -23,6 +23,7 @@ mod sample;
 use http::{HeaderMap, HeaderName};
 
 use crate::mac::{Algorithm, Encoding, KeyRing};
+use crate::model::digest_id;
 use crate::registry::{ProviderInfo, SettingInfo};
 use crate::settings::Settings;
 use crate::source::Keys;
@@ -30,7 +31,7 @@ use crate::{
     BodyPart, BuildError, Fact, Identified, Normalise, Normalised, Payload, Provider,
     PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, Verdict, header,
 };
-use mapping::{Object, Payments};
+use mapping::{Object, Payments, Proved};
 
 pub(crate) const INFO: ProviderInfo = ProviderInfo {
     name: "shopify",
@@ -41,13 +42,16 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     identity: "ID `X-Shopify-Webhook-Id` and type `X-Shopify-Topic` (Events: `Shopify-Webhook-Id`, and `topic/action` of the body, else `Shopify-Topic`), all but the body's unsigned; the object is the order, else the body's `id`; the tenant is the shop's domain (unsigned)",
     answer: "any 2xx within 5 s (1 s to connect); 8 retries over 4 h, then a subscription made through the Admin API is deleted",
     notes: &[
-        "topic, shop and ID are not signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact",
+        "topic, shop and ID are not signed: who holds a genuine delivery can send it again under another ID. It then comes out as `provider.<type>`, because what the same body says is one fact. Under an ID that was taken before it is told all the same",
+        "under another topic a body is believed only where it has the fields that only bodies of that topic have. Still open: the body of a changed order can be sent as that of a new one, or (`settings.payments = \"orders\"`) of a paid one, which tells nothing that is not so, and is told once an order (and total); the body of a subscription contract can be sent under another topic of contracts before the genuine delivery arrives",
+        "Amounts: a transaction's, refund's and dispute's own; of orders the whole price. A refund is the sum of its transactions that have succeeded or are not decided yet",
         "a delivery without a topic is refused, though its signature is right: Shopify always sends one, and its library refuses it too",
         "contradicting repetitions of the signature, the topic or the ID are refused",
         "one delivery per subscription: two subscriptions to one topic are two events. Subscribe once",
         "`order_transactions/create` announces money that moved, each movement once; `orders/paid` says the same of the order, and again after an edited order is paid again. Only one of the two is `payment.succeeded`: see `settings.payments`",
         "after a change of the client secret deliveries are signed with the old one for up to an hour: keep both in `secrets`",
         "a refund has its amount where its transactions are in one currency",
+        "a dispute is `dispute.won` or `dispute.lost` by its status alone; one that was accepted, prevented or refunded is lost. It occurred when it was finalised",
         "Shopify publishes no list of addresses",
     ],
     settings: &[SettingInfo {
@@ -160,9 +164,27 @@ impl Normalise for Reader {
         }
     }
 
-    /// The ID is not signed, the body is.
+    /// Neither ID nor topic is signed, the body is.
     fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
-        Fact::of_body(self.normalise(payload), payload.body)
+        let normalised = self.normalise(payload);
+        let kind = normalised.kind.clone();
+        let own = || Some(Object::parse(payload.body)?.proves(payload.event_type, &kind));
+        let own = own().unwrap_or_default();
+        let facts = Fact::of_body(normalised, payload.body);
+        let Some(by_body) = facts.first().filter(|_| !own.is_empty()).cloned() else {
+            return facts;
+        };
+        let fact = |Proved { state, kind, unless }: Proved| Fact {
+            state: state.unwrap_or_else(|| format!("body:{}", digest_id(payload.body))),
+            formerly: unless.into_iter().chain([Fact::name_of_body(&kind, payload.body)]).collect(),
+            kind,
+            ..by_body.clone()
+        };
+        own.into_iter().map(fact).collect()
+    }
+
+    fn id_is_signed(&self) -> bool {
+        false
     }
 
     fn tells_state(&self, payload: &Payload<'_>) -> bool {
@@ -175,6 +197,10 @@ impl Normalise for Reader {
 impl Provider for Shopify {
     fn reader(&self) -> &dyn Normalise {
         &self.reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &family(headers).signature)
     }
 
     fn verify(

@@ -101,7 +101,7 @@ fn dispute(event: &str, seed: u64, time: &str) -> Value {
         "network_reason_code": "4837",
         "status": if event == "update" { "won" } else { "needs_response" },
         "initiated_at": time,
-        "finalized_on": null,
+        "finalized_on": if event == "update" { json!(time.get(..10)) } else { Value::Null },
     })
 }
 

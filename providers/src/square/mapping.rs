@@ -4,9 +4,9 @@
 //! was before. A completed payment is reported again when its fee has been worked out, when it is
 //! refunded, and so on; each of those is a `payment.updated` with `COMPLETED`. So what an update tells is a
 //! state ([`Object::state`]): the first event that tells it has the canonical kind, the others pass
-//! through. `payment.created` is never more than that, whatever its status: an update follows.
-//! `payout.sent` begins a payout, `payout.paid` ends it. An invoice is paid once its status says so;
-//! part payments pass through.
+//! through. What is made in its last status tells its beginning and its end ([`Object::proves`]): not always does an update
+//! follow. `payout.sent` begins a payout, `payout.paid` ends it. An invoice is paid once its status says so;
+//! part payments pass through. An inquiry that is closed has ended well, and with it what `dispute.opened` began.
 //!
 //! Amounts are in minor units, `total_money` with tip.
 
@@ -32,6 +32,7 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row_when("refund.updated", &[Is("status", "FAILED")], "refund.failed", PAID),
     row("dispute.created", "dispute.opened", PAID),
     row_when("dispute.state.updated", &[Is("state", "WON")], "dispute.won", PAID),
+    row_when("dispute.state.updated", &[Is("state", "INQUIRY_CLOSED")], "dispute.won", PAID),
     row_when("dispute.state.updated", &[Is("state", "LOST")], "dispute.lost", PAID),
     row_when("dispute.state.updated", &[Is("state", "ACCEPTED")], "dispute.lost", PAID),
     row("dispute.state.updated", "dispute.updated", PAID),
@@ -49,6 +50,23 @@ pub(super) const MAPPINGS: &[Mapping] = &[
 /// Whether events of this type come again for every change of their object, and tell its present state.
 pub(super) fn tells_state(event_type: &str) -> bool {
     matches!(event_type, "payment.updated" | "refund.updated" | "invoice.payment_made")
+}
+
+/// Whether events of this type may tell what others tell too, of which an earlier release knew nothing.
+pub(super) fn has_moved(event_type: &str) -> bool {
+    began(event_type).is_some()
+        || matches!(event_type, "dispute.state.updated" | "payout.paid" | "payout.failed")
+}
+
+/// The kind of an event that says that its object has begun.
+fn began(event_type: &str) -> Option<&'static str> {
+    match event_type {
+        "payment.created" => Some("payment.created"),
+        "refund.created" => Some("refund.created"),
+        "dispute.created" => Some("dispute.opened"),
+        "payout.sent" => Some("payout.created"),
+        _ => None,
+    }
 }
 
 /// The first row that holds for the event.
@@ -90,6 +108,32 @@ impl<'a> Object<'a> {
         let (object, _) = event_type.split_once('.')?;
         let (id, status) = (self.text(&["id"])?, self.text(&["status"])?);
         Some(format!("{object}:{id}:{status}"))
+    }
+
+    /// What an event for which [`has_moved`] holds proves, as states and kinds: that the object has begun, where it says
+    /// so, and what has become of it. Nothing where it has come to nothing yet.
+    pub(super) fn proves(&self, event_type: &str) -> Vec<(String, &'static str)> {
+        let outcome = || {
+            let (family, _) = event_type.split_once('.')?;
+            let id = self.text(&["id", "dispute_id"])?;
+            let status = self.text(&["status", "state"])?;
+            let by = |update| Some(find(update, self)?.kind);
+            let kind = match (family, status.as_str()) {
+                ("payment", "COMPLETED" | "APPROVED" | "CANCELED" | "FAILED") => {
+                    by("payment.updated")?
+                }
+                ("refund", "COMPLETED" | "REJECTED" | "FAILED") => by("refund.updated")?,
+                ("dispute", "WON" | "INQUIRY_CLOSED" | "LOST" | "ACCEPTED") => {
+                    by("dispute.state.updated")?
+                }
+                ("payout", "PAID") => by("payout.paid")?,
+                ("payout", "FAILED") => by("payout.failed")?,
+                _ => return None,
+            };
+            let begun = began(event_type).map(|kind| (format!("{family}:{id}:created"), kind));
+            Some(begun.into_iter().chain([(format!("{family}:{id}:{status}"), kind)]).collect())
+        };
+        outcome().unwrap_or_default()
     }
 
     /// The first of these texts that is there.

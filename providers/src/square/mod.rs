@@ -11,7 +11,7 @@
 mod mapping;
 mod sample;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::{ProviderInfo, SettingInfo};
@@ -35,6 +35,9 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "the signature covers no time: a captured delivery stays valid, and is told by its ID",
         "`livemode` comes from the header `square-environment`, which is not signed",
         "Square sends `payment.updated` again for a payment that has long been completed (when its fee is known, when it is refunded) and does not say what changed. The first one that tells a status is the fact, e.g. `payment.succeeded`; later ones with the same status are `provider.payment.updated`",
+        "a payment, refund, dispute or payout that is made in its last status tells both, e.g. `payment.created` and `payment.succeeded`; the update that says the same later is then `provider.<type>`",
+        "an inquiry that is closed (`INQUIRY_CLOSED`) ends what `dispute.opened` began: it is `dispute.won`. A formal dispute of the same payment begins anew",
+        "Amounts: each event's own, `total_money` of a payment with its tip. What a payment has been refunded is told by its refunds alone",
         "Square publishes no dependable list of addresses",
     ],
     settings: &[SettingInfo {
@@ -170,15 +173,33 @@ impl Normalise for Reader {
             let event = Event::parse(payload.body)?;
             let state = event.object.state(payload.event_type)?;
             let Normalised { kind, amount_minor, .. } = event.normalise(payload);
-            Some(Fact { state, kind, amount_minor, since_ms: None, formerly: Vec::new() })
+            Some(Fact::new(state, &kind, amount_minor))
         };
         fact().into_iter().collect()
+    }
+
+    fn has_moved(&self) -> bool {
+        true
+    }
+
+    fn moved_facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        if !mapping::has_moved(payload.event_type) {
+            return Vec::new();
+        }
+        let Some(event) = Event::parse(payload.body) else { return Vec::new() };
+        let proved = event.object.proves(payload.event_type);
+        let amount_minor = event.normalise(payload).amount_minor;
+        proved.into_iter().map(|(state, kind)| Fact::new(state, kind, amount_minor)).collect()
     }
 }
 
 impl Provider for Square {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

@@ -6,7 +6,8 @@
 //! there is no payment intent), `refund.*` for `charge.refund.updated`, `refund.failed` for the
 //! update that comes with it, `invoice.paid` for `invoice.payment_succeeded`. An update counts as
 //! `refund.succeeded` only when it is the one in which the status changed; a refund that succeeds
-//! at once is `refund.created` with that status.
+//! at once says so with `refund.created` alone, which then tells both ([`Object::proves`]). So does a dispute or a
+//! payout that is over when it is made, whose end its own event may tell as well.
 //!
 //! `payment.succeeded` is said once for each payment. With a payment intent its capture is
 //! `payment.captured` and comes with the `payment.succeeded` of the intent. A charge without one has
@@ -19,13 +20,20 @@
 
 use serde_json::value::RawValue;
 
-use crate::Condition::{Absent, Became, Is};
+use crate::Condition::{Absent, Became, Is, Present};
 use crate::mapping::{self, row, row_when};
 use crate::{Condition, Mapping, json, money};
 
 const AMOUNT: &[&str] = &["amount"];
 const CAPTURED: &[&str] = &["amount_captured", "amount"];
 const NO_INTENT: &[Condition] = &[Absent("payment_intent")];
+
+pub(super) const REFUND_CREATED: &str = "refund.created";
+const DISPUTE_CREATED: &str = "charge.dispute.created";
+const DISPUTE_CLOSED: &str = "charge.dispute.closed";
+const PAYOUT_CREATED: &str = "payout.created";
+const PAYOUT_PAID: &str = "payout.paid";
+const PAYOUT_FAILED: &str = "payout.failed";
 
 pub(super) const MAPPINGS: &[Mapping] = &[
     row("payment_intent.created", "payment.created", AMOUNT),
@@ -60,19 +68,21 @@ pub(super) const MAPPINGS: &[Mapping] = &[
         "payment.partially_refunded",
         &["amount_refunded"],
     ),
-    row("refund.created", "refund.created", AMOUNT),
+    row(REFUND_CREATED, "refund.created", AMOUNT),
     row_when("refund.updated", &[Became("status", "succeeded")], "refund.succeeded", AMOUNT),
     row("refund.failed", "refund.failed", AMOUNT),
-    row("charge.dispute.created", "dispute.opened", AMOUNT),
+    row(DISPUTE_CREATED, "dispute.opened", AMOUNT),
     row("charge.dispute.updated", "dispute.updated", AMOUNT),
     row("charge.dispute.funds_withdrawn", "dispute.updated", AMOUNT),
     row("charge.dispute.funds_reinstated", "dispute.updated", AMOUNT),
-    row_when("charge.dispute.closed", &[Is("status", "won")], "dispute.won", AMOUNT),
-    row_when("charge.dispute.closed", &[Is("status", "lost")], "dispute.lost", AMOUNT),
-    row("charge.dispute.closed", "dispute.updated", AMOUNT),
-    row("payout.created", "payout.created", AMOUNT),
-    row("payout.paid", "payout.paid", AMOUNT),
-    row("payout.failed", "payout.failed", AMOUNT),
+    row_when(DISPUTE_CLOSED, &[Is("status", "won")], "dispute.won", AMOUNT),
+    row_when(DISPUTE_CLOSED, &[Is("status", "lost")], "dispute.lost", AMOUNT),
+    row_when(DISPUTE_CLOSED, &[Is("status", "warning_closed")], "dispute.won", AMOUNT),
+    row_when(DISPUTE_CLOSED, &[Is("status", "prevented")], "dispute.lost", AMOUNT),
+    row(DISPUTE_CLOSED, "dispute.updated", AMOUNT),
+    row(PAYOUT_CREATED, "payout.created", AMOUNT),
+    row(PAYOUT_PAID, "payout.paid", AMOUNT),
+    row(PAYOUT_FAILED, "payout.failed", AMOUNT),
     row("customer.subscription.created", "subscription.created", &[]),
     row("customer.subscription.updated", "subscription.updated", &[]),
     row("customer.subscription.paused", "subscription.updated", &[]),
@@ -82,6 +92,12 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row("invoice.payment_failed", "invoice.payment_failed", &["amount_due", "total"]),
     row("checkout.session.completed", "checkout.completed", &["amount_total"]),
 ];
+
+/// Whether events of this type may tell what others tell too, of which an earlier release knew nothing.
+pub(super) fn has_moved(event_type: &str) -> bool {
+    let types = [DISPUTE_CREATED, DISPUTE_CLOSED, PAYOUT_CREATED, PAYOUT_PAID, PAYOUT_FAILED];
+    types.contains(&event_type)
+}
 
 /// The first row that holds for the event.
 pub(super) fn find(event_type: &str, object: &Object<'_>) -> Option<&'static Mapping> {
@@ -172,10 +188,40 @@ impl<'a> Object<'a> {
         payment.or_else(|| self.text("id"))
     }
 
+    /// What the object proves by its status where that is a last one, as states and kinds: that it has begun, where the
+    /// event says so, and how it ended.
+    pub(super) fn proves(&self, event_type: &str) -> Vec<(String, &'static str)> {
+        let proved = || {
+            let (id, status) = (self.text("id")?, self.text("status")?);
+            let (object, begun) = match event_type {
+                REFUND_CREATED => ("refund", Some("refund.created")),
+                DISPUTE_CREATED => ("dispute", Some("dispute.opened")),
+                PAYOUT_CREATED => ("payout", Some("payout.created")),
+                DISPUTE_CLOSED => ("dispute", None),
+                PAYOUT_PAID | PAYOUT_FAILED => ("payout", None),
+                _ => return None,
+            };
+            let ended = match (object, status.as_str()) {
+                ("refund", "succeeded") => "refund.succeeded",
+                ("dispute", "won" | "lost" | "warning_closed" | "prevented") => {
+                    find(DISPUTE_CLOSED, self)?.kind
+                }
+                ("payout", "paid") => "payout.paid",
+                ("payout", "failed") => "payout.failed",
+                _ => return None,
+            };
+            let state = |name: &str| format!("{object}:{id}:{name}");
+            let begun = begun.map(|kind| (state("created"), kind));
+            Some(begun.into_iter().chain([(state(&status), ended)]).collect())
+        };
+        proved().unwrap_or_default()
+    }
+
     fn meets(&self, condition: &Condition) -> bool {
         match condition {
             Is(field, value) => self.is(field, value),
             Absent(field) => self.get(field).is_none(),
+            Present(field) => self.get(field).is_some(),
             // Without a list of previous values there is no telling, and the event is believed.
             Became(field, value) => {
                 let changed = json::fields_of(self.previous, [*field])

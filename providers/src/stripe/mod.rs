@@ -12,7 +12,7 @@
 mod mapping;
 mod sample;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 
 use crate::mac::{Algorithm, Encoding, KeyRing};
 use crate::registry::{AddressList, ProviderInfo};
@@ -20,9 +20,9 @@ use crate::settings::Settings;
 use crate::source::Keys;
 use crate::timed::Form;
 use crate::{
-    Api, BodyPart, BuildError, Credentials, Fetch, Fetched, Identified, Normalise, Normalised,
-    Payload, Provider, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, UNKNOWN_TYPE,
-    Verdict, header, json,
+    Api, BodyPart, BuildError, Credentials, Fact, Fetch, Fetched, Identified, Normalise,
+    Normalised, Payload, Provider, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec,
+    UNKNOWN_TYPE, Verdict, header, json,
 };
 use mapping::Object;
 
@@ -37,6 +37,9 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     notes: &[
         "Thin events (v2) hold no data: they are completed from the API, and keep Stripe's own kind.",
         "Thin events of a connected account (`context`) are fetched without Stripe-Context: the API key must be that account's to see them.",
+        "A refund that has succeeded when it is made tells both, `refund.created` and `refund.succeeded`; a dispute or a payout that is over when it is made tells its end too, once with the event that says so later.",
+        "An inquiry that is closed without a dispute (`warning_closed`) ends what `dispute.opened` began: it is `dispute.won`. A dispute that was `prevented` has been settled by a refund of the payment, and is `dispute.lost`.",
+        "Amounts: each event's own, but for `payment.refunded` and `payment.partially_refunded`, whose amount is what the payment has been refunded in total.",
         "Amounts in ISK and UGX (which Stripe keeps in hundredths) and MGA (which it keeps whole) are rescaled to ISO 4217's minor units.",
     ],
     settings: &[],
@@ -164,9 +167,7 @@ impl<'a> Event<'a> {
             event_type: json::text(event_type),
             tenant: json::text(account).or_else(|| json::text(context)),
             livemode: json::boolean(livemode),
-            occurred_at_ms: json::integer(created)
-                .and_then(|seconds| seconds.checked_mul(1000))
-                .or_else(|| json::time_ms(created)),
+            occurred_at_ms: json::unix_time_ms(created).or_else(|| json::time_ms(created)),
             api_version: json::text(version),
             object_id: if thin { json::text(related) } else { object.payment_or_own_id() },
             object,
@@ -204,6 +205,30 @@ impl Normalise for Reader {
         }
     }
 
+    /// A refund that succeeds at once: no other event says so.
+    fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        if payload.event_type != mapping::REFUND_CREATED {
+            return Vec::new();
+        }
+        self.proved(payload)
+    }
+
+    /// All that says so is the event itself, which is told apart by its own ID.
+    fn tells_state(&self, _payload: &Payload<'_>) -> bool {
+        false
+    }
+
+    fn has_moved(&self) -> bool {
+        true
+    }
+
+    fn moved_facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        if !mapping::has_moved(payload.event_type) {
+            return Vec::new();
+        }
+        self.proved(payload)
+    }
+
     fn fetch(&self, payload: &Payload<'_>) -> Option<Fetch> {
         let event = Event::parse(payload.body).filter(|event| event.thin)?;
         Fetch::of("/v2/core/events/", event.id.as_deref()?)
@@ -221,6 +246,21 @@ impl Normalise for Reader {
         };
         // The answer is the event itself, which is told apart by its own ID.
         Fetched::alone(normalised)
+    }
+}
+
+impl Reader {
+    /// What the event's object proves by its status; see [`Object::proves`].
+    fn proved(&self, payload: &Payload<'_>) -> Vec<Fact> {
+        let Some(event) = Event::parse(payload.body).filter(|event| !event.thin) else {
+            return Vec::new();
+        };
+        let proved = event.object.proves(payload.event_type);
+        if proved.is_empty() {
+            return Vec::new();
+        }
+        let amount_minor = self.normalise(payload).amount_minor;
+        proved.into_iter().map(|(state, kind)| Fact::new(state, kind, amount_minor)).collect()
     }
 }
 
@@ -248,6 +288,10 @@ fn complete_thin(event: Normalised, told: Event<'_>, answer: &[u8]) -> Normalise
 impl Provider for Stripe {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

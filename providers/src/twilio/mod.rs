@@ -30,7 +30,7 @@
 mod event;
 mod sample;
 
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -263,6 +263,10 @@ impl Normalise for Reader {
 impl Provider for Twilio {
     fn reader(&self) -> &dyn Normalise {
         &Reader
+    }
+
+    fn lacking(&self, headers: &HeaderMap) -> Option<Rejection> {
+        header::lacking(headers, &SIGNATURE)
     }
 
     fn verify(

@@ -204,12 +204,12 @@ pub fn configurations() -> Vec<Configuration> {
             "s3cret",
             json!({
                 "header": "X-Signature", "algorithm": "sha512", "encoding": "base64", "prefix": "v0=",
-                "template": "v0:{ts}:{id}:{header:X-Tenant}:{body}",
+                "template": "v0:{ts}:{id}:{header:X-Tenant}:{header:X-Type}:{body}",
                 "timestamp_header": "X-Time", "timestamp_unit": "milliseconds",
                 "id_header": "X-Id", "type_header": "X-Type",
             }),
         )
-        .unsigned(&["content-type", "x-type"]),
+        .unsigned(&["content-type"]),
         Configuration::new(
             "hmac",
             "00ff10",

@@ -62,13 +62,15 @@ fn mercadopago_manifests() {
     }
     let moved = mp_headers(&full, MP_SECONDS, "r-1;ts:1");
     assert_eq!(check(url, &moved), "malformed");
-    // IDs are signed in lower case.
+    // IDs are signed in lower case or, by libraries since June 2026, as written; in no other spelling.
     let lower =
         mp_headers(&format!("id:ord01abc;request-id:r-1;ts:{MP_SECONDS};"), MP_SECONDS, "r-1");
     assert_eq!(check("/webhooks/shop?data.id=ORD01ABC", &lower), "mercadopago-v1");
     let raw =
         mp_headers(&format!("id:ORD01ABC;request-id:r-1;ts:{MP_SECONDS};"), MP_SECONDS, "r-1");
-    assert_eq!(check("/webhooks/shop?data.id=ORD01ABC", &raw), "mismatch");
+    assert_eq!(check("/webhooks/shop?data.id=ORD01ABC", &raw), "mercadopago-v1");
+    assert_eq!(check("/webhooks/shop?data.id=Ord01Abc", &raw), "mismatch");
+    assert_eq!(check("/webhooks/shop?data.id=ord01abc", &raw), "mismatch");
     // The request ID must be one.
     let mut twice = good.clone();
     twice.append("x-request-id", "r-1".parse().unwrap());
@@ -144,11 +146,25 @@ fn mercadopago_times_and_headers() {
 fn mercadopago_fetches_what_was_signed() {
     let source = signed("mercadopago");
     let none = HeaderMap::new();
-    let event = identify(&source, "/webhooks/shop?data.id=777", &none, MP_BODY);
+    let signed = mp_headers("", MP_SECONDS, "r-1");
+    let event = identify(&source, "/webhooks/shop?data.id=777", &signed, MP_BODY);
+    // Nothing of the body is in it, which nobody has signed: with the next notification's ID in its body a captured
+    // request is still the event that it was.
+    let key = format!("777:r-1:{MP_SECONDS}");
     assert_eq!(
         (event.event_id.as_str(), event.event_type.as_str()),
-        ("112233445566", "payment.updated")
+        (key.as_str(), "payment.updated")
     );
+    let claims = MP_BODY.replace("112233445566", "112233445567");
+    assert_eq!(identify(&source, "/webhooks/shop?data.id=777", &signed, &claims).event_id, key);
+    let next = mp_headers("", MP_SECONDS, "r-2");
+    let next = identify(&source, "/webhooks/shop?data.id=777", &next, MP_BODY);
+    assert_ne!(next.event_id, key, "control: the next notification is another event");
+    // An earlier release knew it by the body's ID; what it stored is read again as it is.
+    let of = |event_id| Payload { event_id, ..payload("payment.updated", Some("777"), MP_BODY) };
+    assert_eq!(reader("mercadopago").formerly(&of(&key)), ["112233445566"]);
+    assert!(reader("mercadopago").formerly(&of("112233445566")).is_empty());
+    assert!(reader("mercadopago").formerly(&of("payment:777")).is_empty());
     assert_eq!(event.object_id.as_deref(), Some("777"), "not the body's 123456");
     assert_eq!((event.tenant.as_deref(), event.livemode), (Some("987654321"), Some(true)));
     assert_eq!(event.occurred_at_ms, Some(NOW_MS));
@@ -198,8 +214,10 @@ fn mercadopago_fetches_what_was_signed() {
     ] {
         let body =
             json!({"id": "a47f", "type": kind, "action": action, "data": {"id": 5}}).to_string();
-        let event = identify(&source, "/webhooks/shop?data.id=5", &none, &body);
-        assert_eq!((event.event_id.as_str(), event.event_type.as_str()), ("a47f", event_type));
+        let event = identify(&source, "/webhooks/shop?data.id=5", &signed, &body);
+        let notice = kind == "topic_merchant_order_wh";
+        let id = if notice { "a47f".to_owned() } else { format!("5:r-1:{MP_SECONDS}") };
+        assert_eq!((event.event_id, event.event_type.as_str()), (id, event_type));
         let stored = payload(event_type, Some("5"), &body);
         assert_eq!(path("mercadopago", &stored).as_deref(), expected, "{event_type}");
         assert_eq!(source.normalise(&stored).kind, format!("provider.{event_type}"));

@@ -156,7 +156,7 @@ fn shopify_payloads() {
     let order = |status: &str| {
         json!({
             "id": 42, "name": "#1001", "financial_status": status, "total_price": "199.00",
-            "currency": "EUR", "customer": {"id": 7}, "test": true, "updated_at": TIME,
+            "currency": "EUR", "customer": {"id": 7}, "test": true, "updated_at": TIME, "cancelled_at": TIME,
         })
     };
     let refund = |currencies: [&str; 2]| {
@@ -165,7 +165,12 @@ fn shopify_payloads() {
         let void = json!({"kind": "void", "amount": "9.99", "currency": "EUR"});
         json!({"id": 2, "order_id": 42, "transactions": [part(currencies[0]), void, part(currencies[1])]})
     };
-    let dispute = |status: &str| json!({"id": 3, "order_id": 42, "amount": "11.50", "currency": "USD", "status": status});
+    let dispute = |status: &str| {
+        json!({
+            "id": 3, "order_id": 42, "amount": "11.50", "currency": "USD", "status": status, "reason": "fraudulent",
+            "initiated_at": "2025-09-17T08:00:00+00:00", "finalized_on": "2026-01-01",
+        })
+    };
     for (topic, body, expected) in [
         (topic, transaction("sale", "success", "10.50", "EUR"), "payment.succeeded 1050 EUR 42"),
         (topic, transaction("sale", "success", "100", "JPY"), "payment.succeeded 100 JPY 42"),
@@ -197,7 +202,7 @@ fn shopify_payloads() {
         ("orders/cancelled", order("refunded"), "provider.orders/cancelled 19900 EUR 42"),
         ("refunds/create", refund(["EUR", "EUR"]), "refund.created 220 EUR 42"),
         ("refunds/create", refund(["EUR", "USD"]), "refund.created - - 42"),
-        ("refunds/create", json!({"id": 2, "order_id": 42}), "refund.created - - 42"),
+        ("refunds/create", json!({"id": 2, "order_id": 42}), "provider.refunds/create - - 42"),
         ("disputes/create", dispute("needs_response"), "dispute.opened 1150 USD 42"),
         ("disputes/update", dispute("under_review"), "dispute.updated 1150 USD 42"),
         ("disputes/update", dispute("won"), "dispute.won 1150 USD 42"),
@@ -209,13 +214,17 @@ fn shopify_payloads() {
         ),
         (
             "subscription_contracts/create",
-            json!({"id": 8, "currency_code": "EUR"}),
+            json!({"id": 8, "currency_code": "EUR", "billing_policy": {}}),
             "subscription.created - EUR 8",
         ),
-        ("subscription_contracts/cancel", json!({"id": 8}), "subscription.cancelled - - 8"),
+        (
+            "subscription_contracts/cancel",
+            json!({"id": 8, "billing_policy": {}}),
+            "subscription.cancelled - - 8",
+        ),
         (
             "subscription_billing_attempts/failure",
-            json!({"id": 9, "order_id": null}),
+            json!({"id": 9, "order_id": null, "subscription_contract_id": 8, "error_code": "card_declined"}),
             "invoice.payment_failed - - 9",
         ),
         ("app/uninstalled", json!({}), "provider.app/uninstalled - - -"),
@@ -232,6 +241,11 @@ fn shopify_payloads() {
     );
     assert_eq!((event.customer.as_deref(), event.livemode), (Some("7"), Some(false)));
     assert_eq!(event.occurred_at_ms, Some(NOW_MS));
+
+    // A dispute's beginning is not the time of its end.
+    for (status, at) in [("won", Some(NOW_MS)), ("under_review", None)] {
+        assert_eq!(read("shopify", "disputes/update", &dispute(status)).occurred_at_ms, at);
+    }
 
     // Whichever topic speaks for payments, the other one does not.
     let orders = json!({"payments": "orders"});

@@ -255,7 +255,7 @@ fn razorpay_payloads() {
         (
             "payment.dispute.closed",
             vec![("payment", payment.clone()), ("dispute", entity("disp_1"))],
-            "dispute.updated 1000 INR pay_1",
+            "dispute.won 1000 INR pay_1",
         ),
         (
             "settlement.processed",

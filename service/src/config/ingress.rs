@@ -42,8 +42,23 @@ pub struct GatewayConfig {
     /// Proxies whose `X-Forwarded-For` is believed. Default none: the peer address counts.
     #[serde(with = "units::networks")]
     pub trusted_proxies: Vec<IpNet>,
-    /// Most open connections; further ones wait in the system's accept queue. Default 4096.
+    /// Longest time an HTTP/2 connection stays open without a request. Default 60s.
+    #[serde(with = "units::duration")]
+    pub idle_timeout: Duration,
+    /// Longest wait for a sender to take an answer. Default 10s.
+    #[serde(with = "units::duration")]
+    pub write_timeout: Duration,
+    /// Most open connections, and most complete requests at once (503 above it); when it is reached, the connection that
+    /// is unused for longest makes room. Default 4096.
     pub max_connections: u32,
+    /// Most of them from one address, trusted proxies excepted. Default 256.
+    pub max_connections_per_address: u32,
+    /// Most requests of one HTTP/2 connection at once. Default 16.
+    pub max_streams: u32,
+    /// Most memory that requests hold together, from their heads until they are answered (503 above it). Default 128MiB.
+    pub body_memory: ByteSize,
+    /// Most of it for one address (429 above it). Default 32MiB.
+    pub body_memory_per_address: ByteSize,
     /// Whether refused requests leave a record, without body, in `webhooks.rejected`. Default false.
     pub publish_rejected: bool,
     /// Most records written to `webhooks.rejected`. Default `10/s`.
@@ -73,7 +88,13 @@ impl Default for GatewayConfig {
             rate_limit_per_address: None,
             rate_limit: None,
             trusted_proxies: Vec::new(),
+            idle_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(10),
             max_connections: 4096,
+            max_connections_per_address: 256,
+            max_streams: 16,
+            body_memory: ByteSize::mib(128),
+            body_memory_per_address: ByteSize::mib(32),
             publish_rejected: false,
             rejected_rate: RateLimit::per_second(10),
             shutdown_timeout: Duration::from_secs(25),
@@ -87,14 +108,17 @@ impl Default for GatewayConfig {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ManagementConfig {
-    /// Address of `/healthz`, `/readyz` and `/metrics`. Default `0.0.0.0:8090`.
+    /// Address of `/healthz`, `/readyz` and `/metrics`. Default `127.0.0.1:8090`: for this machine alone.
     #[serde(with = "units::listen")]
     pub listen: SocketAddr,
+    /// Names by which it may be asked, such as a container's; addresses and `localhost` always count. A page in a browser
+    /// of somebody who can reach the port knows it by another name. Default none.
+    pub hosts: Vec<String>,
 }
 
 impl Default for ManagementConfig {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8090)) }
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8090)), hosts: Vec::new() }
     }
 }
 

@@ -190,7 +190,10 @@ partition_by = \"objekt\"
 #[test]
 fn an_unknown_key_near_to_nothing_lists_what_is_known() {
     let error = load("[management]\ncolour = 1\n", &[]).unwrap_err();
-    assert_eq!(error, "sluice.toml:2: management.colour: unknown key `colour`; known are listen");
+    assert_eq!(
+        error,
+        "sluice.toml:2: management.colour: unknown key `colour`; known are listen, hosts"
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 mod server;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
@@ -22,6 +22,8 @@ pub struct Health {
 #[derive(Debug, Default)]
 struct State {
     components: BTreeMap<&'static str, Option<String>>,
+    /// Those that have been ready before: what is under way for the first time is no trouble yet.
+    were_ready: BTreeSet<&'static str>,
     fatal: Option<String>,
 }
 
@@ -100,10 +102,11 @@ impl Health {
 impl Component {
     /// The component is ready. Cheap when it was already.
     pub fn ready(&self) {
-        let was = lock(&self.state).components.insert(self.name, None).flatten();
-        if let Some(reason) = was {
-            tracing::info!(component = self.name, was = reason, "ready");
-        }
+        let mut state = lock(&self.state);
+        let Some(was) = state.components.insert(self.name, None).flatten() else { return };
+        state.were_ready.insert(self.name);
+        drop(state);
+        tracing::info!(component = self.name, was, "ready");
     }
 
     /// The component is not ready, for this reason. Keep it short and free of secrets: it is served on the management port.
@@ -114,8 +117,13 @@ impl Component {
             return;
         }
         *current = Some(reason.to_owned());
+        let was_ready = state.were_ready.contains(self.name);
         drop(state);
-        tracing::warn!(component = self.name, reason, "not ready");
+        if was_ready {
+            tracing::warn!(component = self.name, reason, "not ready");
+        } else {
+            tracing::info!(component = self.name, reason, "not ready yet");
+        }
     }
 }
 

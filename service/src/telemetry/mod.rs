@@ -111,6 +111,18 @@ pub fn sends_traces() -> bool {
     SENDS_TRACES.load(Ordering::Relaxed)
 }
 
+/// The filter with libraries silenced that write a line for each hostile connection: whoever connects could fill a disk with
+/// them. The gateway counts such connections itself. What the operator says of a library counts.
+fn with_quiet_libraries(filter: &str) -> String {
+    let mut filter = filter.to_owned();
+    for library in ["h2", "hyper"] {
+        if !filter.contains(library) {
+            filter.push_str(&format!(",{library}=error"));
+        }
+    }
+    filter
+}
+
 /// Sets up logs, metrics and traces for this process, under `service_name` (`OTEL_SERVICE_NAME` wins).
 ///
 /// May be called from inside or outside an async runtime.
@@ -121,7 +133,7 @@ pub fn init(
     config: &TelemetryConfig,
     service_name: &'static str,
 ) -> Result<TelemetryGuard, TelemetryError> {
-    let filter = EnvFilter::try_new(&config.log)?;
+    let filter = EnvFilter::try_new(with_quiet_libraries(&config.log))?;
     let signals = otlp::signals(config.otlp, |name| std::env::var(name).ok())?;
     let resource = otlp::resource(service_name);
 

@@ -3,6 +3,7 @@
 //! Each module is one promise of the product. What it takes to state them is in `sluice_tests`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod attacks;
 mod broker;
 mod configuration;
 mod crashes;

@@ -294,7 +294,7 @@ fn addresses(config: &Config) -> Addresses {
         gateway: base_url(config.gateway.listen),
         management: base_url(config.management.listen),
         kafka: config.kafka.bootstrap_servers.clone(),
-        registry: registry.strip_suffix("/apis/ccompat/v7").unwrap_or(registry).to_owned(),
+        registry: registry.clone(),
     }
 }
 
@@ -369,7 +369,7 @@ mod tests {
             "gateway": "http://127.0.0.1:8080",
             "management": "http://127.0.0.1:8090",
             "kafka": "127.0.0.1:9092",
-            "registry": "http://127.0.0.1:8081",
+            "registry": "http://127.0.0.1:8081/apis/ccompat/v7",
         });
         assert_eq!(written, wanted);
         drop(file);

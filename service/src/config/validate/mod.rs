@@ -217,6 +217,8 @@ impl Config {
         );
         span(rules, "body_read_timeout", gateway.body_read_timeout, 10 * MILLISECOND, 5 * MINUTE);
         span(rules, "shutdown_timeout", gateway.shutdown_timeout, 10 * MILLISECOND, 10 * MINUTE);
+        span(rules, "idle_timeout", gateway.idle_timeout, 10 * MILLISECOND, 60 * MINUTE);
+        span(rules, "write_timeout", gateway.write_timeout, 10 * MILLISECOND, 5 * MINUTE);
         span(rules, "linger", gateway.linger, Duration::ZERO, SECOND);
         rules.range("gateway.max_body", gateway.max_body, ByteSize(1), ByteSize::mib(15));
         rules.range("gateway.max_batch_events", gateway.max_batch_events, 1, 100_000);
@@ -225,12 +227,28 @@ impl Config {
         let head = (ByteSize::kib(8), ByteSize::mib(1));
         rules.range("gateway.max_header_bytes", gateway.max_header_bytes, head.0, head.1);
         rules.range("gateway.max_connections", gateway.max_connections, 1, 1_000_000);
+        let per_address = gateway.max_connections_per_address;
+        rules.range("gateway.max_connections_per_address", per_address, 1, 1_000_000);
+        rules.range("gateway.max_streams", gateway.max_streams, 1, 1_000);
+        let most = ByteSize::mib(1 << 20);
+        rules.range("gateway.body_memory", gateway.body_memory, ByteSize(1), most);
         let queue = (ByteSize::mib(1), ByteSize::mib(2_000));
         rules.range("gateway.queue_max_bytes", gateway.queue_max_bytes, queue.0, queue.1);
     }
 
     fn gateway_relations(&self, rules: &mut Rules) {
         let gateway = &self.gateway;
+        let request = gateway.max_body.0.saturating_add(gateway.max_header_bytes.0);
+        rules.require(
+            gateway.body_memory_per_address.0 >= request,
+            "gateway.body_memory_per_address",
+            "must have room for one request: max_body and max_header_bytes".to_owned(),
+        );
+        rules.require(
+            gateway.body_memory.0 >= gateway.body_memory_per_address.0,
+            "gateway.body_memory",
+            "must be at least gateway.body_memory_per_address".to_owned(),
+        );
         rules.require(
             gateway.queue_max_bytes.0 >= gateway.max_body.0.saturating_mul(2),
             "gateway.queue_max_bytes",

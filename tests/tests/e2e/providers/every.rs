@@ -52,14 +52,14 @@ fn refusal(provider: &str) -> u16 {
 }
 
 /// A sample, whose it is, and what its events are.
-struct Case {
+pub(super) struct Case {
     provider: &'static str,
-    webhook: Webhook,
+    pub(super) webhook: Webhook,
     told: Vec<(Identified, Normalised)>,
 }
 
 /// One of each type, no two with the same seed.
-fn cases(endpoints: &[Endpoint]) -> Vec<Case> {
+pub(super) fn cases(endpoints: &[Endpoint]) -> Vec<Case> {
     let mut cases = Vec::new();
     for (endpoint, info) in endpoints.iter().zip(known_providers()) {
         let samples = endpoint.samples();
@@ -75,7 +75,7 @@ fn cases(endpoints: &[Endpoint]) -> Vec<Case> {
 }
 
 /// Posts all, several at a time; the answers in the order of the webhooks.
-async fn post(sender: &Sender, gateway: &str, webhooks: &[Webhook]) -> Vec<Answer> {
+pub(super) async fn post(sender: &Sender, gateway: &str, webhooks: &[Webhook]) -> Vec<Answer> {
     let mut answers = Vec::new();
     for some in webhooks.chunks(32) {
         answers.extend(

@@ -8,13 +8,16 @@ mod every;
 mod hydrated;
 mod published;
 mod states;
+mod upgrade;
+
+use std::path::Path;
 
 use sluice_schemas::ProcessedEvent;
 use sluice_tests::{
     account::Account,
     endpoints::Endpoint,
     read::{self, Isolation},
-    sluice::{Pipeline, Role, Setup},
+    sluice::{Pipeline, Role, Setup, binary},
     stack::Cluster,
 };
 
@@ -26,10 +29,21 @@ async fn pipeline(cluster: &Cluster, endpoints: &[Endpoint]) -> Pipeline {
 
 /// Starts a role that can read the secrets of these sources, and further variables.
 fn start(pipeline: &Pipeline, role: &str, endpoints: &[Endpoint], more: &[(&str, &str)]) -> Role {
+    start_binary(&binary(), pipeline, role, endpoints, more)
+}
+
+/// As [`start`], of this release or another.
+fn start_binary(
+    binary: &Path,
+    pipeline: &Pipeline,
+    role: &str,
+    endpoints: &[Endpoint],
+    more: &[(&str, &str)],
+) -> Role {
     let secrets: Vec<(String, String)> = endpoints.iter().map(Endpoint::env).collect();
     let secrets = secrets.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let env: Vec<(&str, &str)> = secrets.chain(more.iter().copied()).collect();
-    pipeline.start(role, "a", &env)
+    pipeline.start_binary(binary, role, "a", &env)
 }
 
 /// How many records are in `webhooks.raw`.
