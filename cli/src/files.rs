@@ -1,9 +1,22 @@
-//! How many files and connections the process may have open.
+//! What files the process makes are nobody else's, and how many it and its connections may have open.
 //!
 //! A process that runs out of them cannot accept a connection, reach a broker or answer a probe. Many systems start
 //! processes with a soft limit of 1,024 for the sake of programs from before `poll`; what may be had is the hard limit.
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::Path,
+};
+
+use anyhow::Context;
+use nix::{
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        stat::{Mode, umask},
+    },
+    unistd::geteuid,
+};
 use sluice_service::config::Config;
 
 /// What is kept free of webhook connections: for the listener, the brokers, the registry, the management port and the
@@ -12,6 +25,36 @@ const RESERVE: u64 = 512;
 
 /// Fewest webhook connections that make sense, however little may be had.
 const LEAST: u64 = 16;
+
+/// From now on what the process makes can be read and written by its own user alone. To be called before there are threads.
+pub fn keep_to_ourselves() {
+    umask(Mode::from_bits_truncate(0o077));
+}
+
+/// Makes a folder, or takes one that is there already away from all other users: whoever can open the lock in it could
+/// hold it.
+pub fn make_private(folder: &Path) {
+    let private = fs::create_dir_all(folder)
+        .and_then(|()| fs::set_permissions(folder, fs::Permissions::from_mode(0o700)));
+    if let Err(error) = private {
+        // A volume that belongs to somebody else, say: whether it can be worked with, its user finds out.
+        tracing::warn!(%error, folder = %folder.display(), "the folder is open to other users");
+    }
+}
+
+/// Whether a file or folder that is there is this user's own: who owns it can change it, whatever its mode.
+///
+/// # Errors
+/// It is another user's, or cannot be looked at.
+pub fn require_own(path: &Path) -> anyhow::Result<()> {
+    let found = fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    anyhow::ensure!(
+        found.uid() == geteuid().as_raw(),
+        "{} belongs to another user, who could change it at any time; use a folder of your own",
+        path.display()
+    );
+    Ok(())
+}
 
 /// Raises the limit as far as it goes, and lets the gateway have no more connections than leave the reserve free.
 pub fn fit(config: &mut Config) {

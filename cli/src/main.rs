@@ -30,6 +30,7 @@ const RUNTIME_LIMIT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
+    files::keep_to_ourselves();
     let cli = match args::parse(std::env::args_os()) {
         Ok(cli) => cli,
         // Help goes to standard output with status 0, mistakes to standard error with status 2.

@@ -2,8 +2,8 @@
 //!
 //! Results go to standard output, as text for people or JSON for machines; everything else (progress,
 //! notes, questions) goes to standard error. Writing returns an error instead of panicking, so that a
-//! closed pipe ends a command quietly. Text from Kafka or the network is cleaned of control characters
-//! before a terminal sees it.
+//! closed pipe ends a command quietly. In text from Kafka or the network what a terminal would obey, or would show in
+//! another order than it stands, is escaped: anybody may have written it.
 
 use std::{
     fmt::Display,
@@ -76,10 +76,9 @@ impl Output {
 
     /// Writes one JSON value on a line of its own.
     pub fn json(self, value: &impl Serialize) -> io::Result<()> {
-        let mut line = serde_json::to_vec(value)?;
-        line.push(b'\n');
+        let line = json_line(value)?;
         let mut out = io::stdout().lock();
-        out.write_all(&line)?;
+        out.write_all(line.as_bytes())?;
         out.flush()
     }
 
@@ -92,6 +91,25 @@ impl Output {
     }
 }
 
+/// A value as JSON on one line, with what is unsafe to print escaped: JSON itself leaves it as it is.
+fn json_line(value: &impl Serialize) -> io::Result<String> {
+    let mut line = serde_json::to_string(value)?;
+    if line.contains(is_unsafe) {
+        // JSON leaves them as they are. Outside strings there are none.
+        line = line.chars().fold(String::with_capacity(line.len() + 64), |mut escaped, c| {
+            if is_unsafe(c) {
+                // All of them are in the first plane.
+                escaped.push_str(&format!("\\u{:04x}", u32::from(c)));
+            } else {
+                escaped.push(c);
+            }
+            escaped
+        });
+    }
+    line.push('\n');
+    Ok(line)
+}
+
 fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -101,8 +119,9 @@ fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
     };
     table.set_header(columns.iter().map(|column| cell(column.title.to_owned(), column)));
     for row in rows {
-        table
-            .add_row(row.iter().zip(columns).map(|(content, column)| cell(clean(content), column)));
+        table.add_row(
+            row.iter().zip(columns).map(|(content, column)| cell(one_line(content), column)),
+        );
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
@@ -110,11 +129,33 @@ fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
     table.trim_fmt()
 }
 
-/// The text without control characters, which a terminal would obey.
+/// Whether a terminal would obey it, or show what follows in another order, or not show it at all: control characters,
+/// separators of lines and paragraphs, and the marks of direction and width (Unicode TR 36, TR 9).
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+/// The text with what is unsafe to print escaped; line breaks and tabs stay.
 pub fn clean(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
-        .collect()
+    escaped(text, |c| is_unsafe(c) && c != '\n' && c != '\t')
+}
+
+/// As [`clean`], on one line: an ID or a header with a line break in it must not pass for two.
+pub fn one_line(text: &str) -> String {
+    escaped(text, is_unsafe)
+}
+
+fn escaped(text: &str, escape: impl Fn(char) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if escape(c) && c.is_ascii() => out.extend(c.escape_default()),
+            c if escape(c) => out.extend(c.escape_unicode()),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// The text in at most `max` characters, an ellipsis included, on one line.
@@ -186,7 +227,18 @@ mod tests {
         ];
         let text = table(&[super::text("NAME"), number("LAG")], rows);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines, ["NAME        LAG", "a\u{fffd}[31m        7", "long name  1234"]);
+        assert_eq!(lines, ["NAME          LAG", "a\\u{1b}[31m     7", "long name    1234"]);
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_escaped() {
+        let odd = "a\n\t\u{202e}b\u{85}\u{7f}ü\u{feff}";
+        assert_eq!(clean(odd), "a\n\t\\u{202e}b\\u{85}\\u{7f}ü\\u{feff}");
+        assert_eq!(one_line(odd), "a\\n\\t\\u{202e}b\\u{85}\\u{7f}ü\\u{feff}");
+        let line = json_line(&serde_json::json!({ "id": odd })).unwrap();
+        assert!(line.is_ascii() || line.chars().all(|c| !is_unsafe(c) || c == '\n'), "{line}");
+        let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(read["id"], odd, "it is the same JSON");
     }
 
     #[test]

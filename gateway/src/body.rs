@@ -117,6 +117,7 @@ pub(crate) async fn read(
 ) -> Result<Bytes, Problem> {
     let mut whole: Vec<u8> = Vec::new();
     let expected = declared.unwrap_or(0).min(AT_ONCE);
+    let enough = declared.map_or(most, |declared| declared.min(most));
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Problem::BodyBroken)?;
         let Ok(data) = frame.into_data() else { continue };
@@ -129,8 +130,8 @@ pub(crate) async fn read(
             return Ok(data);
         }
         if length > whole.capacity() {
-            let grown = (whole.capacity() * 2).max(expected).max(LEAST_GROWTH).min(most);
-            let grown = grown.max(length);
+            let grown = (whole.capacity() * 2).max(expected).max(LEAST_GROWTH);
+            let grown = grown.min(enough).max(length);
             claim.grow(grown - whole.capacity())?;
             whole.reserve_exact(grown - whole.len());
         }

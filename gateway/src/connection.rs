@@ -3,7 +3,7 @@
 //! hyper answers an oversized head itself (431), but closes a slow one without a word, does not bound
 //! the wait for the first bytes while it finds out the protocol version, and closes a connection whose
 //! request body it did not read in a way that may destroy the answer on its way (a TCP reset). It also waits for ever
-//! for a receiver that does not read, and takes the end of what an HTTP/2 sender sends for the end of all. So
+//! for a receiver that does not read, and takes the end of what a sender sends for the end of all. So
 //! [`Socket`] bounds the first bytes and every write, holds the end back until the answers are given, notes where the
 //! conversation stood, and hands the stream back when hyper is done with it; [`take_leave`] then says 408 where that is
 //! due, and lets the sender finish before the socket is closed.
@@ -92,22 +92,23 @@ impl Socket {
         (socket, remains)
     }
 
-    /// The end of what an HTTP/2 sender sends, held back while answers are due: hyper would end the conversation.
+    /// The end of what the sender sends, held back while answers are due: hyper would end the conversation. A body of
+    /// HTTP/1 that is on its way can only have broken off.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.first != *HTTP2 {
-            return Poll::Ready(Ok(()));
-        }
         loop {
+            let active = self.activity.state() == State::Active;
+            if self.first != *HTTP2 && (!active || self.activity.is_reading()) {
+                return Poll::Ready(Ok(()));
+            }
             let pause = || Box::pin(tokio::time::sleep(AFTER_ANSWER));
             let ending = self.ending.get_or_insert_with(pause);
             if ending.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            let quiet = self.activity.state() != State::Active;
-            if quiet && self.quiet {
+            if !active && self.quiet {
                 return Poll::Ready(Ok(()));
             }
-            (self.quiet, self.ending) = (quiet, None);
+            (self.quiet, self.ending) = (!active, None);
         }
     }
 

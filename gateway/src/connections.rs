@@ -41,6 +41,8 @@ pub(crate) struct Activity {
     opened: Instant,
     requests: AtomicU64,
     in_flight: AtomicUsize,
+    /// Requests whose bodies are on their way.
+    reading: AtomicUsize,
     /// Milliseconds after `opened` at which the last request ended.
     idle_since_ms: AtomicU64,
     leave: Notify,
@@ -53,6 +55,7 @@ impl Activity {
             opened: Instant::now(),
             requests: AtomicU64::new(0),
             in_flight: AtomicUsize::new(0),
+            reading: AtomicUsize::new(0),
             idle_since_ms: AtomicU64::new(0),
             leave: Notify::new(),
         }
@@ -74,6 +77,11 @@ impl Activity {
         } else {
             State::Idle
         }
+    }
+
+    /// Whether a body is on its way.
+    pub(crate) fn is_reading(&self) -> bool {
+        self.reading.load(Ordering::Acquire) > 0
     }
 
     /// Since when it has been without a request.
@@ -108,6 +116,24 @@ impl Activity {
 /// A request in flight.
 #[derive(Debug)]
 pub(crate) struct Busy(Arc<Activity>);
+
+impl Busy {
+    /// The body is on its way as long as the guard is there.
+    pub(crate) fn reading(&self) -> Reading<'_> {
+        self.0.reading.fetch_add(1, Ordering::AcqRel);
+        Reading(&self.0)
+    }
+}
+
+/// A body on its way.
+#[derive(Debug)]
+pub(crate) struct Reading<'a>(&'a Activity);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.reading.fetch_sub(1, Ordering::AcqRel);
+    }
+}
 
 impl Drop for Busy {
     fn drop(&mut self) {

@@ -31,6 +31,7 @@ use uuid::Uuid;
 
 use crate::body::{self, Budget, Claim};
 use crate::confirm::Confirmations;
+use crate::connections::Busy;
 use crate::keys::{KeyStore, Refusal};
 use crate::limits::{AddressLimiter, Limiter, client_address};
 use crate::metrics::{Metrics, Outcome};
@@ -134,6 +135,7 @@ pub(crate) async fn handle(
     shared: Arc<Shared>,
     peer: SocketAddr,
     request: Request<Incoming>,
+    busy: Busy,
 ) -> Response<Full<Bytes>> {
     let received_at_ms = now_ms();
     let request_id = Uuid::now_v7().hyphenated().to_string();
@@ -168,7 +170,7 @@ pub(crate) async fn handle(
     let _ = span.set_parent(parent.clone());
     let traceparent = inject(&context_of(&span, &parent));
 
-    let arriving = Arriving { parts, body, remote, received_at_ms };
+    let arriving = Arriving { parts, body, remote, received_at_ms, busy: &busy };
     let answer = shared.answer(source, arriving, &request_id, traceparent.as_deref());
     let (mut response, outcome) = match answer.instrument(span.clone()).await {
         Ok((response, outcome)) => (response, outcome),
@@ -199,22 +201,23 @@ fn settle(span: &Span, status: http::StatusCode) {
 }
 
 /// A request whose body is still on its way.
-struct Arriving {
+struct Arriving<'a> {
     parts: Parts,
     body: Incoming,
     remote: IpAddr,
     received_at_ms: i64,
+    busy: &'a Busy,
 }
 
 impl Shared {
     async fn answer(
         &self,
         source: Option<Arc<Source>>,
-        arriving: Arriving,
+        arriving: Arriving<'_>,
         request_id: &str,
         traceparent: Option<&str>,
     ) -> Result<(Response<Full<Bytes>>, Outcome), Problem> {
-        let Arriving { parts, body, remote, received_at_ms } = arriving;
+        let Arriving { parts, body, remote, received_at_ms, busy } = arriving;
         if let Some(addresses) = &self.addresses {
             addresses.check(remote).map_err(Problem::RateLimited)?;
         }
@@ -264,7 +267,9 @@ impl Shared {
         claim.grow(head)?;
         if !is_get {
             // What GET brings is in its URL. A body would be covered by no signature.
+            let reading = busy.reading();
             received.body = self.read_body(&received.parts.headers, body, &mut claim).await?;
+            drop(reading);
         }
         let _slot = self.slots.try_acquire().map_err(|_| Problem::Overloaded)?;
         // Age is judged now, not when the head came: a body may take seconds to arrive.

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::Full;
-use sluice_providers::{Identified, Payload, Request, UNKNOWN_TYPE, Verdict};
+use sluice_providers::{BodyPart, Identified, Payload, Request, UNKNOWN_TYPE, Verdict};
 use sluice_service::config::PartitionBy;
 
 use crate::changeover::Changeover;
@@ -198,7 +198,8 @@ fn former_id(
     changeover: Changeover,
     verdict: &Verdict,
 ) -> Option<String> {
-    if changeover.is_past(verdict.signed_at_ms) {
+    // Parts of a batch have had their own IDs ever since.
+    if changeover.is_past(verdict.signed_at_ms) || event.body != BodyPart::Whole {
         return None;
     }
     let payload = Payload {
@@ -273,8 +274,6 @@ pub(crate) fn prescribed(answer: sluice_providers::Acknowledgement) -> Response<
 
 #[cfg(test)]
 mod tests {
-    use sluice_providers::BodyPart;
-
     use super::*;
 
     #[test]

@@ -120,8 +120,6 @@ fn builder(config: &GatewayConfig) -> auto::Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_read_timeout)
-        // Who has said all may still listen.
-        .half_close(true)
         .max_headers(config.max_headers)
         .max_buf_size(max_header_bytes.max(MIN_HEAD_BUFFER));
     builder
@@ -176,12 +174,8 @@ impl Server {
     async fn converse(&self, socket: Socket, peer: SocketAddr, activity: &Arc<Activity>) -> End {
         let service = service_fn(|request: http::Request<Incoming>| {
             let busy = activity.begin();
-            let answer = handler::handle(Arc::clone(&self.shared), peer, request);
-            async move {
-                let answer = answer.await;
-                drop(busy);
-                Ok::<_, Infallible>(answer)
-            }
+            let answer = handler::handle(Arc::clone(&self.shared), peer, request, busy);
+            async move { Ok::<_, Infallible>(answer.await) }
         });
         let mut connection = pin!(self.builder.serve_connection(TokioIo::new(socket), service));
         let mut stop = self.stop.clone();

@@ -5,7 +5,7 @@ use crate::{
     admin::{Admin, Difference, Severity},
     client::ClientSettings,
     topics::TopicSpec,
-    worker::{ExitReason, Host, Logic, WorkerOptions, run},
+    worker::{ExitReason, Host, Logic, Report, WorkerOptions, run},
 };
 use anyhow::{Context, bail};
 use sluice_schemas::{
@@ -20,8 +20,8 @@ use std::{
     time::Duration,
 };
 
-/// What `/readyz` says of a role's workers: ready when every one of them has joined its group and restored
-/// what it was assigned.
+/// What `/readyz` says of a role's workers: ready when every one of them has joined its group, restored
+/// what it was assigned, and gets on with its work.
 #[derive(Debug, Clone)]
 pub struct WorkerReadiness {
     component: Component,
@@ -47,10 +47,11 @@ impl WorkerReadiness {
     }
 
     /// How a worker stands.
-    pub fn worker(&self, number: usize, joined: bool, restored: bool) {
-        let state = match (joined, restored) {
+    pub fn worker(&self, number: usize, report: &Report) {
+        let state = match (report.joined, report.restored) {
             (false, _) => Some(JOINING),
             (true, false) => Some(RESTORING),
+            (true, true) if report.stalled => Some(STALLED),
             (true, true) => None,
         };
         let mut workers = self.lock();
@@ -71,6 +72,7 @@ impl WorkerReadiness {
 
 const JOINING: &str = "joining the consumer group";
 const RESTORING: &str = "restoring its partitions";
+const STALLED: &str = "its transactions fail; the log says why";
 
 /// First and longest pause between two questions to something that does not answer.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));

@@ -37,7 +37,7 @@ fn main() {
 fn store() -> Arc<SchemaStore> {
     let store = SchemaStore::new();
     for kind in RecordKind::ALL {
-        store.insert(kind as u32, kind.schema().clone());
+        store.insert(kind as u32, kind.schema_text());
     }
     Arc::new(store)
 }

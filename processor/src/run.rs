@@ -283,7 +283,7 @@ impl Host<ProcessorLogic<Store>> for ProcessorHost {
     }
 
     fn report(&mut self, logic: &mut ProcessorLogic<Store>, report: Report) {
-        self.readiness.worker(self.number, report.joined, report.restored);
+        self.readiness.worker(self.number, &report);
         self.metrics.report(self.number, logic.take_counts(), &report);
         if report.commits > 0 {
             self.metrics.originals(logic);

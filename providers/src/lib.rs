@@ -81,7 +81,7 @@ pub use error::BuildError;
 pub use fetching::check_fetching;
 pub use model::{
     Acknowledgement, BodyPart, Condition, Identified, KINDS, Mapping, Normalised, Payload, Request,
-    SampleRequest, SampleSpec, UNKNOWN_TYPE, Verdict,
+    SampleRequest, SampleSpec, UNKNOWN_TYPE, Verdict, digest_id,
 };
 pub use provider::{Normalise, Provider};
 pub use published::{KeyDocument, KeyDocumentError, MAX_KEY_DOCUMENT_BYTES, NoKeys, PublishedKeys};

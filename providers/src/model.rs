@@ -130,7 +130,7 @@ impl Identified {
 }
 
 /// `sha256:<64 lower-case hex digits>` of `bytes`.
-pub(crate) fn digest_id(bytes: &[u8]) -> String {
+pub fn digest_id(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 

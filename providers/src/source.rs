@@ -10,7 +10,7 @@ use crate::json::tellable_ms;
 use crate::mac::{Algorithm, KeyRing, MacKey};
 use crate::model::digest_id;
 use crate::settings::Settings;
-use crate::tolerant::{Tolerant, checked, readable_bytes, with_text};
+use crate::tolerant::{Tolerant, checked, checked_id, is_printable, readable_bytes, with_text};
 use crate::{
     Acknowledgement, BodyPart, BuildError, Identified, Normalise, Normalised, Payload, Provider,
     ProviderInfo, PublishedKeys, Rejection, Request, SampleRequest, SampleSpec, Secret,
@@ -218,7 +218,8 @@ impl Source {
 
     /// The events of a verified request, in order; at least one. IDs and types are at most
     /// [`MAX_ID_BYTES`] and [`MAX_TYPE_BYTES`] long: a longer event ID is replaced by its digest, a
-    /// longer type by [`UNKNOWN_TYPE`], any other long ID left out.
+    /// longer type by [`UNKNOWN_TYPE`], any other long ID left out. What of them cannot be printed safely is replaced by its
+    /// digest.
     pub fn identify(&self, request: &Request<'_>) -> Vec<Identified> {
         let body = readable_bytes(request.body);
         let mut events = self.provider.identify(&Request { body: &body, ..*request });
@@ -235,11 +236,18 @@ impl Source {
                 event.event_id = digest_id(event.event_id.as_bytes());
                 event.identified = false;
             }
+            if !event.event_id.chars().all(is_printable) {
+                event.event_id = digest_id(event.event_id.as_bytes());
+                event.identified = false;
+            }
             if event.event_type.len() > MAX_TYPE_BYTES {
                 event.event_type = UNKNOWN_TYPE.to_owned();
             }
-            event.object_id.take_if(|id| id.len() > MAX_ID_BYTES);
-            event.tenant.take_if(|id| id.len() > MAX_ID_BYTES);
+            if !event.event_type.chars().all(is_printable) {
+                event.event_type = digest_id(event.event_type.as_bytes());
+            }
+            event.object_id = event.object_id.take().and_then(checked_id);
+            event.tenant = event.tenant.take().and_then(checked_id);
         }
         events
     }
@@ -251,7 +259,8 @@ impl Source {
 
     /// Reads a payload in common terms; as [`normaliser`], for who has the source at hand.
     pub fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        checked(with_text(payload, |payload| self.provider.reader().normalise(payload)))
+        let normalised = with_text(payload, |payload| self.provider.reader().normalise(payload));
+        checked(payload.event_type, normalised)
     }
 
     /// Whether the event tells a state that others may tell too; as [`Normalise::tells_state`].

@@ -5,13 +5,17 @@
 //! is not UTF-8 is read as if it were, with the replacement character for what cannot be. That is done before any
 //! provider looks, for all of them. What is verified and stored stays as it came.
 //!
-//! The times that come out are checked here too, for the same reason: once, for all.
+//! What comes out is checked here too, for the same reason: once, for all. Times are told if anybody can read them, IDs of
+//! objects within the bound that IDs have everywhere, and a type that the gateway has replaced, because it was too long or not
+//! printable, is the same to the processor.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
 use crate::json::tellable_ms;
+use crate::model::digest_id;
+use crate::source::{MAX_ID_BYTES, MAX_TYPE_BYTES};
 use crate::{Fact, Fetch, Fetched, Normalise, Normalised, Payload};
 
 /// The text of a body. Borrowed, at the cost of looking, where it is UTF-8.
@@ -49,25 +53,56 @@ pub(crate) fn with_text<T>(payload: &Payload<'_>, read: impl FnOnce(&Payload<'_>
     read(&Payload { body: &readable(payload.body), ..*payload })
 }
 
-/// With a time that can be told, or none.
-pub(crate) fn checked(normalised: Normalised) -> Normalised {
-    Normalised { occurred_at_ms: normalised.occurred_at_ms.and_then(tellable_ms), ..normalised }
+/// What a reader made of an event, within the bounds that are the same for all.
+pub(crate) fn checked(event_type: &str, normalised: Normalised) -> Normalised {
+    Normalised {
+        kind: checked_kind(event_type, normalised.kind),
+        object_id: normalised.object_id.and_then(checked_id),
+        occurred_at_ms: normalised.occurred_at_ms.and_then(tellable_ms),
+        ..normalised
+    }
 }
 
-fn all_checked(mut facts: Vec<Fact>) -> Vec<Fact> {
+fn all_checked(event_type: &str, mut facts: Vec<Fact>) -> Vec<Fact> {
     for fact in &mut facts {
+        fact.kind = checked_kind(event_type, std::mem::take(&mut fact.kind));
         fact.since_ms = fact.since_ms.and_then(tellable_ms);
     }
     facts
 }
 
+fn checked_kind(event_type: &str, kind: String) -> String {
+    match kind.strip_prefix("provider.") {
+        Some(own) if own.len() > MAX_TYPE_BYTES || !own.chars().all(is_printable) => {
+            format!("provider.{event_type}")
+        }
+        _ => kind,
+    }
+}
+
+/// An ID that is not too long, or its digest where it cannot be printed safely.
+pub(crate) fn checked_id(id: String) -> Option<String> {
+    match id.len() {
+        0..=MAX_ID_BYTES if id.chars().all(is_printable) => Some(id),
+        0..=MAX_ID_BYTES => Some(digest_id(id.as_bytes())),
+        _ => None,
+    }
+}
+
+/// Whether a character stands for itself wherever it is printed: it is no control character, begins no line, and changes
+/// neither direction nor width (Unicode TR 9, TR 36).
+pub(crate) fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
 impl Normalise for Tolerant {
     fn normalise(&self, payload: &Payload<'_>) -> Normalised {
-        checked(with_text(payload, |payload| self.0.normalise(payload)))
+        checked(payload.event_type, with_text(payload, |payload| self.0.normalise(payload)))
     }
 
     fn facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
-        all_checked(with_text(payload, |payload| self.0.facts(payload)))
+        all_checked(payload.event_type, with_text(payload, |payload| self.0.facts(payload)))
     }
 
     fn tells_state(&self, payload: &Payload<'_>) -> bool {
@@ -75,7 +110,7 @@ impl Normalise for Tolerant {
     }
 
     fn moved_facts(&self, payload: &Payload<'_>) -> Vec<Fact> {
-        all_checked(with_text(payload, |payload| self.0.moved_facts(payload)))
+        all_checked(payload.event_type, with_text(payload, |payload| self.0.moved_facts(payload)))
     }
 
     fn has_moved(&self) -> bool {
@@ -98,7 +133,9 @@ impl Normalise for Tolerant {
         let answer = readable(answer);
         let Fetched { normalised, facts, bare } =
             with_text(payload, |payload| self.0.fetched(payload, &answer));
-        Fetched { normalised: checked(normalised), facts: all_checked(facts), bare }
+        let event_type = payload.event_type;
+        let normalised = checked(event_type, normalised);
+        Fetched { normalised, facts: all_checked(event_type, facts), bare }
     }
 
     fn must_fetch(&self) -> bool {

@@ -100,7 +100,7 @@ impl Host<RouterLogic> for RouterHost {
     }
 
     fn report(&mut self, logic: &mut RouterLogic, report: Report) {
-        self.readiness.worker(self.number, report.joined, report.restored);
+        self.readiness.worker(self.number, &report);
         self.metrics.report(self.number, logic.take_counts(), &report);
     }
 }

@@ -23,7 +23,7 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    fn new(problem: &'static str) -> Malformed {
+    pub(crate) const fn new(problem: &'static str) -> Malformed {
         Malformed { field: "", problem }
     }
 
@@ -95,6 +95,13 @@ impl<'a> Input<'a> {
         Ok(bytes)
     }
 
+    /// Passes over as many bytes.
+    pub(crate) fn skip(&mut self, count: usize) -> Result<(), Malformed> {
+        let (_, rest) = self.0.split_at_checked(count).ok_or(CUT)?;
+        self.0 = rest;
+        Ok(())
+    }
+
     /// A `string`, borrowed.
     #[inline]
     pub fn text(&mut self) -> Result<&'a str, Malformed> {
@@ -119,6 +126,7 @@ impl<'a> Input<'a> {
         &mut self,
         mut read: impl FnMut(&mut Input<'a>) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
+        let mut left = MAX_VALUES;
         loop {
             let count = self.long()?;
             if count == 0 {
@@ -130,11 +138,20 @@ impl<'a> Input<'a> {
             }
             // Every element has a byte at least, so a count that lies ends with the input.
             for _ in 0..count.unsigned_abs() {
+                left = left.checked_sub(1).ok_or(TOO_MANY)?;
                 read(self)?;
             }
         }
     }
 }
+
+/// Most values in one datum of another version, and most elements of a list in one of this: a record of ours has some
+/// hundreds, one with the errors of a hundred attempts some thousand. It bounds the memory that a datum takes beyond its
+/// own length.
+pub(crate) const MAX_VALUES: usize = 100_000;
+
+pub(crate) const TOO_MANY: Malformed =
+    Malformed::new("it has more values than any record of sluice's");
 
 const CUT: Malformed = Malformed { field: "", problem: "the datum ends in the middle" };
 
@@ -253,12 +270,42 @@ impl<T: Datum> Datum for Vec<T> {
     }
 }
 
-/// A record is its fields in the schema's order. Leaving one out does not compile; the order is tested.
+/// The times that a reader in any language has a value for: the years 1 to 9999, in milliseconds since the Unix epoch.
+/// Python's, for one, fails at the record that holds another, and at that offset for ever.
+const TIMES: std::ops::RangeInclusive<i64> = -62_135_596_800_000..=253_402_300_799_999;
+
+/// A field of the logical type `timestamp-millis`. What no clock can mean is written as the nearest time that one can, or
+/// as no time where there need not be one.
+pub(crate) trait Time {
+    /// Writes it.
+    fn write_time(&self, out: &mut Vec<u8>);
+}
+
+impl Time for i64 {
+    fn write_time(&self, out: &mut Vec<u8>) {
+        (*self).clamp(*TIMES.start(), *TIMES.end()).write(out);
+    }
+}
+
+impl Time for Option<i64> {
+    fn write_time(&self, out: &mut Vec<u8>) {
+        self.filter(|time| TIMES.contains(time)).write(out);
+    }
+}
+
+/// A record is its fields in the schema's order. Leaving one out does not compile; the order is tested. `: time` stands
+/// behind fields that are times.
 macro_rules! record {
-    ($record:ident { $($field:ident),* $(,)? }) => {
+    (@write $value:expr, $out:ident) => {
+        crate::avro::Datum::write($value, $out)
+    };
+    (@write $value:expr, $out:ident, time) => {
+        crate::avro::Time::write_time($value, $out)
+    };
+    ($record:ident { $($field:ident $(: $kind:ident)?),* $(,)? }) => {
         impl crate::avro::Datum for $record {
             fn write(&self, out: &mut Vec<u8>) {
-                $(crate::avro::Datum::write(&self.$field, out);)*
+                $(record!(@write &self.$field, out $(, $kind)?);)*
             }
 
             fn read(

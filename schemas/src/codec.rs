@@ -2,12 +2,13 @@
 //! ([`DecodeError::SchemaUnknown`]), and the caller decides when to ask the registry for it.
 //!
 //! A datum written with the schema this build was compiled with is read directly (`avro.rs`); any other
-//! version goes through Avro's schema resolution.
+//! version goes through Avro's schema resolution, within the bounds of `shape.rs`. Records of others are not read at all.
 
 use crate::{
     avro::{Input, Malformed},
     event::RawEvent,
     records::{RawWebhook, RecordKind, SchemaRecord},
+    shape::{self, Shape},
     wire::{self, FrameError},
 };
 use apache_avro::{Schema, from_value, reader::datum::GenericDatumReader};
@@ -33,6 +34,14 @@ pub enum DecodeError {
     /// The registry answered that it has no such schema. Permanent.
     #[error("the registry has no schema with id {0}")]
     SchemaAbsent(u32),
+    /// The schema is not one of sluice's, or one that is not read. Permanent.
+    #[error("schema id {id} is not read: {problem}")]
+    SchemaForeign {
+        /// Its id.
+        id: u32,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The datum does not fit its schema, or its schema does not fit the wanted record. Permanent.
     #[error("not a {record}: {detail}")]
     Datum {
@@ -47,10 +56,32 @@ pub enum DecodeError {
 enum Known {
     /// The very schema compiled into this build.
     Own(RecordKind),
-    /// Another version or another record.
-    Other(Arc<Schema>),
+    /// Another version of one of our records.
+    Other(RecordKind, Arc<Schema>, Arc<Shape>),
+    /// A schema that is not read, and why.
+    Foreign(Arc<str>),
     /// The registry answered that it does not exist.
     Absent,
+}
+
+impl Known {
+    /// Whether anybody can have as many of these as there are ids.
+    fn is_useless(&self) -> bool {
+        matches!(self, Known::Foreign(_) | Known::Absent)
+    }
+
+    fn read(text: &str) -> Known {
+        let foreign = |problem: &dyn std::fmt::Display| Known::Foreign(problem.to_string().into());
+        let (kind, shape) = match shape::read(text) {
+            Ok(read) => read,
+            Err(unread) => return foreign(&unread),
+        };
+        match Schema::parse_str(text) {
+            Ok(schema) if *kind.schema() == schema => Known::Own(kind),
+            Ok(schema) => Known::Other(kind, Arc::new(schema), shape),
+            Err(error) => foreign(&error),
+        }
+    }
 }
 
 /// Writer schemas by id. Shared by every worker of a process; read-mostly.
@@ -71,23 +102,24 @@ impl SchemaStore {
         SchemaStore::default()
     }
 
-    /// Adds what the registry answered for an id.
-    pub fn insert(&self, id: u32, schema: Schema) {
-        let own = RecordKind::ALL.into_iter().find(|kind| *kind.schema() == schema);
-        let entry = match own {
-            Some(kind) => Known::Own(kind),
-            None => Known::Other(Arc::new(schema)),
-        };
-        self.write().insert(id, entry);
+    /// Adds the text that the registry answered for an id.
+    pub fn insert(&self, id: u32, schema: &str) {
+        self.add(id, Known::read(schema));
     }
 
     /// Remembers that the registry has no schema with this id.
     pub fn insert_absent(&self, id: u32) {
+        self.add(id, Known::Absent);
+    }
+
+    fn add(&self, id: u32, entry: Known) {
         let mut known = self.write();
-        if known.values().filter(|entry| matches!(entry, Known::Absent)).count() >= MAX_ABSENT {
-            known.retain(|_, entry| !matches!(entry, Known::Absent));
+        if entry.is_useless()
+            && known.values().filter(|entry| entry.is_useless()).count() >= MAX_ABSENT
+        {
+            known.retain(|_, entry| !entry.is_useless());
         }
-        known.insert(id, Known::Absent);
+        known.insert(id, entry);
     }
 
     /// The schema id that has to be fetched before `value` can be decoded, if any.
@@ -125,13 +157,15 @@ impl SchemaStore {
                 let record = own(&mut input).map_err(|error| refuse(error.to_string()))?;
                 (record, input.left())
             }
-            Known::Own(kind) => {
-                return Err(refuse(format!("schema id {id} is of a {}", kind.name())));
-            }
-            Known::Other(schema) => {
+            Known::Foreign(problem) => return Err(foreign(id, &problem)),
+            Known::Other(kind, schema, shape) if kind == T::KIND => {
+                shape.walk(datum).map_err(|error| refuse(error.to_string()))?;
                 let mut rest = datum;
                 let record = resolve(&schema, &mut rest).map_err(refuse)?;
                 (other(record), rest.len())
+            }
+            Known::Own(kind) | Known::Other(kind, ..) => {
+                return Err(refuse(format!("schema id {id} is of a {}", kind.name())));
             }
         };
         match left {
@@ -147,13 +181,22 @@ impl SchemaStore {
         value: Option<&[u8]>,
     ) -> Result<(String, apache_avro::types::Value), DecodeError> {
         let (id, mut datum) = wire::split(value)?;
+        let refuse = |detail: String| DecodeError::Datum { record: "known record", detail };
         let schema = match self.read().get(&id).cloned().ok_or(DecodeError::SchemaUnknown(id))? {
             Known::Absent => return Err(DecodeError::SchemaAbsent(id)),
-            Known::Own(kind) => Arc::new(kind.schema().clone()),
-            Known::Other(schema) => schema,
+            Known::Foreign(problem) => return Err(foreign(id, &problem)),
+            Known::Own(kind) => {
+                let (_, shape) = shape::read(kind.schema_text())
+                    .map_err(|unread| foreign(id, &unread.to_string()))?;
+                shape.walk(datum).map_err(|error| refuse(error.to_string()))?;
+                Arc::new(kind.schema().clone())
+            }
+            Known::Other(_, schema, shape) => {
+                shape.walk(datum).map_err(|error| refuse(error.to_string()))?;
+                schema
+            }
         };
         let name = schema.name().map_or_else(|| "datum".to_owned(), ToString::to_string);
-        let refuse = |detail: String| DecodeError::Datum { record: "known record", detail };
         let value = GenericDatumReader::builder(&schema)
             .build()
             .and_then(|reader| reader.read_value(&mut datum))
@@ -174,6 +217,10 @@ impl SchemaStore {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, HashMap<u32, Known>> {
         self.known.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
+
+fn foreign(id: u32, problem: &str) -> DecodeError {
+    DecodeError::SchemaForeign { id, problem: problem.to_owned() }
 }
 
 /// Reads a record that was written with another version of its schema.

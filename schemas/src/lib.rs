@@ -9,6 +9,7 @@
 //! * [`codec`]: encoders and decoders; pure, never waits for the registry.
 //! * [`event`]: what processing needs of a raw webhook, borrowed from the record.
 //! * `avro`: the binary encoding of this build's own schemas, written out.
+//! * `shape`: which schemas of others are read, and what their data may cost.
 //! * [`registry`]: the client: register, check, look ids up, fetch schemas, cache both on disk.
 
 mod avro;
@@ -16,6 +17,7 @@ pub mod codec;
 pub mod event;
 pub mod records;
 pub mod registry;
+mod shape;
 pub mod wire;
 
 pub use codec::{DecodeError, Encoder, SchemaStore};

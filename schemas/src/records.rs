@@ -99,6 +99,40 @@ pub struct Header {
     pub value: Vec<u8>,
 }
 
+/// Headers that let their holder in somewhere. Whoever reads the topic must not get them: a token of Google's, for one, is
+/// valid for an hour for any body.
+const CREDENTIALS: [&str; 22] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "cookie2",
+    "set-cookie",
+    "api-key",
+    "apikey",
+    "x-api-key",
+    "x-api-token",
+    "x-access-token",
+    "x-auth-token",
+    "x-csrf-token",
+    "x-forwarded-access-token",
+    "x-forwarded-authorization",
+    "x-serverless-authorization",
+    "x-amz-security-token",
+    "x-goog-iap-jwt-assertion",
+    "x-ms-token-aad-access-token",
+    "cf-access-jwt-assertion",
+    "cf-access-client-secret",
+    "private-token",
+    "x-vault-token",
+];
+
+impl Header {
+    /// Whether a header of this lower-case name is a credential: its value is not stored and not shown.
+    pub fn is_credential(name: &str) -> bool {
+        CREDENTIALS.contains(&name)
+    }
+}
+
 /// What verification found.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -356,8 +390,8 @@ enumeration!(FailureClass { Permanent = 0, Transient = 1 });
 enumeration!(DeadReason { Exhausted = 0, Permanent = 1, Undecodable = 2, UnknownTier = 3 });
 
 record!(Header { name, value });
-record!(Verdict { scheme, secret, signed_at });
-record!(AttemptError { attempt, at, class, code, message, retry_after_ms });
+record!(Verdict { scheme, secret, signed_at: time });
+record!(AttemptError { attempt, at: time, class, code, message, retry_after_ms });
 record!(RawWebhook {
     event_key,
     source,
@@ -367,8 +401,8 @@ record!(RawWebhook {
     object_id,
     tenant,
     livemode,
-    occurred_at,
-    received_at,
+    occurred_at: time,
+    received_at: time,
     request_id,
     origin,
     method,
@@ -397,9 +431,9 @@ record!(ProcessedEvent {
     customer,
     reference,
     provider_version,
-    occurred_at,
-    received_at,
-    processed_at,
+    occurred_at: time,
+    received_at: time,
+    processed_at: time,
     raw_partition,
     raw_offset,
     replay,
@@ -417,10 +451,10 @@ record!(FailedEvent {
     request_id,
     raw_partition,
     raw_offset,
-    raw_timestamp,
+    raw_timestamp: time,
     replay,
     attempt,
-    failed_at,
+    failed_at: time,
     errors,
     raw_key,
     raw_value,
@@ -434,15 +468,15 @@ record!(DeadLetter {
     request_id,
     raw_partition,
     raw_offset,
-    raw_timestamp,
+    raw_timestamp: time,
     replay,
     attempt,
-    failed_at,
+    failed_at: time,
     errors,
     raw_key,
     raw_value,
     reason,
-    dead_at,
+    dead_at: time,
     found_topic,
     found_partition,
     found_offset,
@@ -452,7 +486,7 @@ record!(Rejected {
     provider,
     reason,
     detail,
-    received_at,
+    received_at: time,
     request_id,
     remote_address,
     header_names,

@@ -5,16 +5,16 @@
 //! disk, one small file an answer, so that a role starts and runs while the registry is away. Ids
 //! and schemas are immutable, so a cached answer cannot be wrong for the registry it came from; the
 //! cache folder is named after the registry's address.
+//!
+//! The registry is not trusted with more than its answers: they are bounded in bytes and time, and it cannot send us
+//! elsewhere. What it says of ids is asked for here; for what an operator does there is `schema_registry_converter`.
 
 use crate::{
     codec::{Encoder, SchemaStore},
     records::{RecordKind, SchemaRecord},
 };
-use apache_avro::Schema;
 use schema_registry_converter::{
-    async_impl::schema_registry::{
-        SrSettings, get_schema_by_id, is_compatible_schema, post_schema,
-    },
+    async_impl::schema_registry::{SrSettings, is_compatible_schema, post_schema},
     error::SRCError,
     schema_registry_common::{RawError, SchemaType, SuppliedSchema},
 };
@@ -28,6 +28,9 @@ const CONTENT_TYPE: &str = "application/vnd.schemaregistry.v1+json";
 
 /// Confluent error codes "subject not found", "version not found", "schema not found".
 const NOT_FOUND_CODES: [u32; 3] = [40401, 40402, 40403];
+
+/// Longest answer, bytes.
+const MAX_ANSWER: usize = 1 << 20;
 
 /// What went wrong between us and the registry.
 #[derive(Debug, thiserror::Error)]
@@ -106,17 +109,18 @@ impl Registry {
         options.url.truncate(options.url.trim_end_matches('/').len());
         let client = |error: &dyn std::fmt::Display| RegistryError::Client(error.to_string());
         let mut builder = SrSettings::new_builder(options.url.clone());
-        builder.set_timeout(options.timeout).no_proxy();
         if let Some((user, password)) = &options.basic_auth {
             use secrecy::ExposeSecret;
             builder.set_basic_authorization(user, Some(password.expose_secret()));
         }
-        let settings = builder.build().map_err(|error| client(&error))?;
-        let http = reqwest::Client::builder()
-            .timeout(options.timeout)
-            .no_proxy()
-            .build()
-            .map_err(|error| client(&error))?;
+        let bounded = || {
+            reqwest::Client::builder()
+                .timeout(options.timeout)
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+        };
+        let settings = builder.build_with(bounded()).map_err(|error| client(&error))?;
+        let http = bounded().build().map_err(|error| client(&error))?;
         let cache = options.cache_dir.as_ref().map(|dir| dir.join(folder_name(&options.url)));
         Ok(Registry { options, settings, http, cache })
     }
@@ -132,7 +136,7 @@ impl Registry {
         self.request(
             reqwest::Method::PUT,
             &format!("config/{subject}"),
-            json!({ "compatibility": COMPATIBILITY }),
+            Some(json!({ "compatibility": COMPATIBILITY })),
         )
         .await?;
         match post_schema(&self.settings, subject.to_owned(), supplied(kind)).await {
@@ -192,7 +196,7 @@ impl Registry {
                 None => return Err(error),
             },
         };
-        store.insert(id, T::KIND.schema().clone());
+        store.insert(id, T::KIND.schema_text());
         Ok(Encoder::new(id))
     }
 
@@ -201,30 +205,19 @@ impl Registry {
         let cached = format!("{id}.avsc");
         let text = match self.cache_read(&cached) {
             Some(text) => text,
-            None => match get_schema_by_id(id, &self.settings).await {
-                Ok(registered) if registered.schema_type == SchemaType::Avro => {
-                    self.cache_write(&cached, &registered.schema);
-                    registered.schema
-                }
-                // Known, but not Avro: nothing here can read it, and asking again cannot help.
-                Ok(_) => {
+            None => {
+                let path = format!("schemas/ids/{id}");
+                let answer = self.request(reqwest::Method::GET, &path, None).await?;
+                let Some(text) = answer.as_ref().and_then(avro_text) else {
+                    // Not there, or nothing that is read here, and asking again cannot help.
                     store.insert_absent(id);
                     return Ok(());
-                }
-                Err(error) if is_not_found(&error) => {
-                    store.insert_absent(id);
-                    return Ok(());
-                }
-                Err(error) => return Err(self.unavailable(&error)),
-            },
-        };
-        match Schema::parse_str(&text) {
-            Ok(schema) => store.insert(id, schema),
-            Err(error) => {
-                tracing::warn!(%error, id, "the registry's schema is not one that can be read");
-                store.insert_absent(id);
+                };
+                self.cache_write(&cached, text);
+                text.to_owned()
             }
-        }
+        };
+        store.insert(id, &text);
         Ok(())
     }
 
@@ -234,7 +227,7 @@ impl Registry {
             .request(
                 reqwest::Method::POST,
                 &format!("subjects/{subject}"),
-                json!({ "schema": kind.schema_text(), "schemaType": "AVRO" }),
+                Some(json!({ "schema": kind.schema_text(), "schemaType": "AVRO" })),
             )
             .await?;
         match answer {
@@ -251,22 +244,32 @@ impl Registry {
         &self,
         method: reqwest::Method,
         path: &str,
-        body: Value,
+        body: Option<Value>,
     ) -> Result<Option<Value>, RegistryError> {
         let unavailable =
             |detail: String| RegistryError::Unavailable { url: self.options.url.clone(), detail };
         let mut request = self
             .http
             .request(method, format!("{}/{path}", self.options.url))
-            .header(reqwest::header::CONTENT_TYPE, CONTENT_TYPE)
-            .body(body.to_string());
+            .header(reqwest::header::CONTENT_TYPE, CONTENT_TYPE);
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
         if let Some((user, password)) = &self.options.basic_auth {
             use secrecy::ExposeSecret;
             request = request.basic_auth(user, Some(password.expose_secret()));
         }
-        let response = request.send().await.map_err(|error| unavailable(with_sources(&error)))?;
+        let failed = |error: reqwest::Error| unavailable(with_sources(&error));
+        let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
-        let body: Value = response.json().await.unwrap_or(Value::Null);
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(failed)? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err(unavailable(format!("an answer of more than a mebibyte for {path}")));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         if status.is_success() {
             return Ok(Some(body));
         }
@@ -296,6 +299,14 @@ impl Registry {
             tracing::warn!(%error, dir = %dir.display(), "the schema cache cannot be written");
         }
     }
+}
+
+/// The text of a schema, where it is one in Avro that stands for itself.
+fn avro_text(answer: &Value) -> Option<&str> {
+    let kind = answer.get("schemaType").and_then(Value::as_str).unwrap_or("AVRO");
+    let references = answer.get("references").and_then(Value::as_array);
+    let alone = kind == "AVRO" && references.is_none_or(Vec::is_empty);
+    answer.get("schema").and_then(Value::as_str).filter(|_| alone)
 }
 
 /// `RecordNameStrategy` is not used: one topic, one record type.

@@ -62,7 +62,7 @@ fn failed() -> FailedEvent {
 
 fn round_trip<T: SchemaRecord + PartialEq + std::fmt::Debug>(record: T) -> Vec<u8> {
     let store = SchemaStore::new();
-    store.insert(7, T::KIND.schema().clone());
+    store.insert(7, T::KIND.schema_text());
     let value = Encoder::<T>::new(7).encode(&record);
     assert_eq!(wire::split(Some(&value)).unwrap().0, 7);
     assert_eq!(store.decode::<T>(Some(&value)).unwrap(), record);
@@ -122,7 +122,7 @@ fn every_record_round_trips() {
 fn the_generic_writer_produces_the_same_bytes() {
     let value = round_trip(raw());
     let store = SchemaStore::new();
-    store.insert(7, RecordKind::RawWebhook.schema().clone());
+    store.insert(7, RecordKind::RawWebhook.schema_text());
     let (_, generic) = store.decode_any(Some(&value)).unwrap();
     let again =
         apache_avro::writer::datum::GenericDatumWriter::builder(RecordKind::RawWebhook.schema())
@@ -141,11 +141,11 @@ fn what_cannot_be_decoded_says_why() {
     store.insert_absent(7);
     assert_eq!(store.decode::<RawWebhook>(Some(&value)), Err(DecodeError::SchemaAbsent(7)));
     assert_eq!(store.missing(Some(&value)), None);
-    store.insert(7, RecordKind::FailedEvent.schema().clone());
+    store.insert(7, RecordKind::FailedEvent.schema_text());
     assert!(matches!(store.decode::<RawWebhook>(Some(&value)), Err(DecodeError::Datum { .. })));
     assert!(matches!(store.decode::<RawWebhook>(None), Err(DecodeError::Frame(_))));
     assert_eq!(store.missing(Some(b"garbage")), None);
-    store.insert(7, RecordKind::RawWebhook.schema().clone());
+    store.insert(7, RecordKind::RawWebhook.schema_text());
     for end in 5..value.len() {
         assert!(store.decode::<RawWebhook>(Some(&value[..end])).is_err(), "cut at {end}");
     }
@@ -180,7 +180,7 @@ fn an_older_writer_is_resolved() {
     value.extend_from_slice(&current[wire::HEADER_LEN..]);
     value.push(8); // the field `gone` = 4
     let store = SchemaStore::new();
-    store.insert(2, older);
+    store.insert(2, &serde_json::to_string(&older).unwrap());
     assert_eq!(store.decode::<Rejected>(Some(&value)).unwrap(), record);
 }
 
@@ -250,4 +250,108 @@ fn an_incompatible_change_is_seen() {
         &format!("{field}, {{\"name\": \"extra\", \"type\": \"int\", \"default\": 0}}"),
     );
     assert!(fully_compatible(&allowed, &released), "control: a field with a default is allowed");
+}
+
+/// A framed datum under schema id 9.
+fn framed(datum: &[u8]) -> Vec<u8> {
+    [&wire::header(9)[..], datum].concat()
+}
+
+#[test]
+fn schemas_of_others_are_not_read() {
+    let ours = |fields: &str| {
+        format!(
+            r#"{{"type":"record","name":"ProcessedEvent","namespace":"io.sluice.v1","fields":{fields}}}"#
+        )
+    };
+    let field = |kind: &str| ours(&format!(r#"[{{"name":"a","type":{kind}}}]"#));
+    let nested = (0..100)
+        .fold(r#""int""#.to_owned(), |inner, _| format!(r#"{{"type":"array","items":{inner}}}"#));
+    let cases = [
+        (
+            r#"{"type":"array","items":{"type":"array","items":"null"}}"#.to_owned(),
+            "no record of sluice",
+        ),
+        (
+            r#"{"type":"record","name":"Node","fields":[{"name":"next","type":"Node"}]}"#
+                .to_owned(),
+            "no record of sluice",
+        ),
+        (
+            r#"{"type":"record","name":"ProcessedEvent","fields":[]}"#.to_owned(),
+            "no record of sluice",
+        ),
+        (r#""bytes""#.to_owned(), "no record of sluice"),
+        ("not JSON".to_owned(), "no record of sluice"),
+        (" ".repeat(1 << 20), "no record of sluice"),
+        (field(r#""ProcessedEvent""#), "contains itself"),
+        (field(r#"["null","io.sluice.v1.ProcessedEvent"]"#), "contains itself"),
+        (field(r#"{"type":"fixed","name":"F","size":9223372036854775808}"#), "too long"),
+        (field(r#"{"type":"fixed","name":"F","size":-1}"#), "too long"),
+        (field(r#""Nowhere""#), "names a type"),
+        (field(&nested), "nested too deeply"),
+        (field(&format!("[{}]", vec![r#""int""#; 2000].join(","))), "too many types"),
+    ];
+    for (schema, problem) in cases {
+        let store = SchemaStore::new();
+        store.insert(9, &schema);
+        let value = framed(&[0; 22]);
+        for error in [
+            store.decode::<ProcessedEvent>(Some(&value)).unwrap_err(),
+            store.decode_any(Some(&value)).unwrap_err(),
+        ] {
+            assert!(matches!(error, DecodeError::SchemaForeign { id: 9, .. }), "{schema}: {error}");
+            assert!(error.to_string().contains(problem), "{schema}: {error}");
+        }
+        assert_eq!(store.missing(Some(&value)), None, "it is not asked for again");
+    }
+}
+
+#[test]
+fn a_datum_takes_no_more_memory_than_a_record_needs() {
+    let list = |items: &str| {
+        let text = RecordKind::Rejected.schema_text();
+        let field = format!(
+            r#",{{"name":"more","type":{{"type":"array","items":{items}}},"default":[]}}]"#
+        );
+        let end = text.rfind(']').unwrap();
+        format!("{}{field}{}", &text[..end], &text[end + 1..])
+    };
+    let record = Rejected {
+        source: "s".into(),
+        provider: "p".into(),
+        reason: "stale".into(),
+        detail: "d".into(),
+        received_at: 1,
+        request_id: "r".into(),
+        remote_address: "::1".into(),
+        header_names: vec![],
+        body_bytes: 3,
+    };
+    let current = Encoder::<Rejected>::new(9).encode(&record);
+    let with = |items: &str, more: &[u8]| {
+        let store = SchemaStore::new();
+        store.insert(9, &list(items));
+        let value = [&current[..], more].concat();
+        (store.decode::<Rejected>(Some(&value)), store.decode_any(Some(&value)).map(|_| ()))
+    };
+    // Two nulls; then as many as three bytes can say, in this version's own list too.
+    assert_eq!(with(r#""null""#, &[4, 0]).0, Ok(record.clone()), "control");
+    for (items, more) in [
+        (r#""null""#, &[0xfe, 0xff, 0xff, 0xff, 0x0f, 0][..]),
+        (r#"{"type":"array","items":"null"}"#, &[2, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0][..]),
+        (r#""null""#, &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0][..]),
+    ] {
+        let (one, any) = with(items, more);
+        for error in [one.map(|_| ()), any] {
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("more values than any record"), "{error}");
+        }
+    }
+    let store = SchemaStore::new();
+    store.insert(9, RecordKind::Rejected.schema_text());
+    let before_list = current.len() - 2;
+    let many = [&current[..before_list], &[0xc2, 0x9a, 0x0c][..], &vec![0; 200_000][..]].concat();
+    let error = store.decode::<Rejected>(Some(&many)).unwrap_err().to_string();
+    assert!(error.contains("more values than any record"), "{error}");
 }

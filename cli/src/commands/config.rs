@@ -1,8 +1,9 @@
 //! `sluice config`: find every mistake before a role does, and show what is in force.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use clap::Subcommand;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use sluice_kafka::{admin::Admin, settings};
 use sluice_providers::{BuildError, SourceSpec};
@@ -21,7 +22,7 @@ Examples:
   sluice config check --config /etc/sluice.toml --output json
 
 Reads every secret and builds every source, as the roles do when they start; contacts nothing. All
-mistakes are listed, one a line. Exit status 0: usable; 2: mistakes.";
+mistakes are listed, one a line, and warnings of what works but should not be so. Exit status 0: usable; 2: mistakes.";
 
 const PRINT_HELP: &str = "\
 Examples:
@@ -74,10 +75,11 @@ pub fn run(globals: &Globals, command: Command) -> anyhow::Result<Outcome> {
         Command::Check => match Context::load(globals, Audience::Client) {
             Ok(context) => {
                 let mistakes = mistakes(&context.config);
-                report(output, context.path.as_deref(), &context.config, &mistakes)
+                let warnings = warnings(&context.config);
+                report(output, context.path.as_deref(), &context.config, &mistakes, &warnings)
             }
             Err(error) => match error.downcast::<ConfigErrors>() {
-                Ok(errors) => report(output, None, &Config::default(), &errors.problems),
+                Ok(errors) => report(output, None, &Config::default(), &errors.problems, &[]),
                 Err(error) => Err(error),
             },
         },
@@ -98,6 +100,17 @@ fn mistakes(config: &Config) -> Vec<Problem> {
             add(format!("source.{index}"), message);
         }
     }
+    for (index, source) in config.sources.iter().enumerate() {
+        let Some(hydrate) = &source.hydrate else { continue };
+        let secret = hydrate.bearer.is_some() || hydrate.client_secret.is_some();
+        let urls = [("url", &hydrate.url), ("base_url", &hydrate.base_url)];
+        for (name, url) in urls {
+            if secret && url.as_deref().is_some_and(is_plain_and_far) {
+                let message = "sends its credentials over plain http: use https";
+                add(format!("source.{index}.hydrate.{name}"), message.to_owned());
+            }
+        }
+    }
     if let Err(error) = settings::topics(config) {
         add("topics".to_owned(), error.to_string());
     }
@@ -105,6 +118,59 @@ fn mistakes(config: &Config) -> Vec<Problem> {
         && let Err(error) = Admin::connect(&client)
     {
         add("kafka".to_owned(), error.to_string());
+    }
+    found
+}
+
+/// Whether a URL is of plain http and of another machine.
+fn is_plain_and_far(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[').and_then(|host| host.split_once(']')) {
+        Some((address, _)) => address,
+        None => authority.rsplit_once(':').map_or(authority, |(host, _)| host),
+    };
+    let near = host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    !near && host != "localhost"
+}
+
+/// Fewest characters of a secret that nobody guesses.
+const SHORT: usize = 16;
+
+/// What works, but should not be so.
+fn warnings(config: &Config) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut owners: HashMap<String, &str> = HashMap::new();
+    for (index, source) in config.sources.iter().enumerate() {
+        for (number, reference) in source.secrets.iter().enumerate() {
+            let Ok(secret) = reference.resolve(&source.name) else { continue };
+            let mut warn = |message: String| {
+                let key = format!("source.{index}.secrets.{number}");
+                found.push(Problem { place: None, key, message: format!("{reference} {message}") });
+            };
+            let text = secret.expose_secret();
+            let is_pem = text.contains("-----BEGIN");
+            if text.chars().count() < SHORT {
+                warn(format!(
+                    "has fewer than {SHORT} characters: it can be guessed; let the provider make a longer one"
+                ));
+            }
+            if text.contains('\n') && !is_pem {
+                warn("has more than one line, and all of them are the secret: was a second one meant? Each has a file of its own".to_owned());
+            }
+            if reference.is_readable_by_others() {
+                warn("can be read by every user of this machine: chmod 600".to_owned());
+            }
+            match owners.get(text) {
+                Some(other) if *other != source.name => {
+                    warn(format!(
+                        "is also the secret of `{other}`: a request of the one is a request of the other"
+                    ));
+                }
+                Some(_) => {}
+                None => drop(owners.insert(text.to_owned(), &source.name)),
+            }
+        }
     }
     found
 }
@@ -138,6 +204,7 @@ fn report(
     path: Option<&Path>,
     config: &Config,
     mistakes: &[Problem],
+    warnings: &[Problem],
 ) -> anyhow::Result<Outcome> {
     let file = path.map(|path| path.display().to_string());
     if output.is_json() {
@@ -147,7 +214,17 @@ fn report(
                 json!({ "place": problem.place, "key": problem.key, "message": problem.message })
             })
             .collect();
-        output.json(&json!({ "ok": mistakes.is_empty(), "file": file, "problems": problems }))?;
+        let warnings: Vec<_> = warnings
+            .iter()
+            .map(|warning| json!({ "key": warning.key, "message": warning.message }))
+            .collect();
+        output.json(&json!({
+            "ok": mistakes.is_empty(), "file": file, "problems": problems, "warnings": warnings,
+        }))?;
+    } else {
+        for warning in warnings {
+            note(&format!("warning: {warning}"));
+        }
     }
     if mistakes.is_empty() {
         if !output.is_json() {

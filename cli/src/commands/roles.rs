@@ -106,6 +106,9 @@ pub async fn run(globals: &Globals, roles: &[Role]) -> anyhow::Result<Outcome> {
     let telemetry = telemetry::init(&context.config.telemetry, name)
         .map_err(|error| Usage(error.to_string()))?;
     files::fit(Arc::make_mut(&mut context.config));
+    if roles.contains(&Role::Processor) {
+        files::make_private(&context.config.processor.state_dir);
+    }
     faults::start().map_err(|error| Usage(error.to_string()))?;
     install_panic_exit();
     let shutdown = Shutdown::from_signals().context("handling signals")?;

@@ -12,7 +12,7 @@ use crate::{
     context::Context,
     decode::Decoder,
     exit::{Outcome, Usage},
-    output::{Output, clean},
+    output::{Output, clean, one_line},
     when,
 };
 
@@ -112,8 +112,8 @@ fn print(output: Output, decoder: &Decoder, record: &OwnedRecord) -> anyhow::Res
 
 fn print_human(output: Output, record: &OwnedRecord, shown: &Value) -> io::Result<()> {
     let plain = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+        Value::String(text) => one_line(text),
+        other => one_line(&other.to_string()),
     };
     let time = record.timestamp_ms.map_or_else(|| "no time".to_owned(), when::format);
     let key = match &shown["key"] {
@@ -124,7 +124,7 @@ fn print_human(output: Output, record: &OwnedRecord, shown: &Value) -> io::Resul
         format!("{}[{}]@{}  {time}  {key}\n", record.topic, record.partition, record.offset);
     if let Value::Object(headers) = &shown["headers"] {
         for (name, value) in headers {
-            text.push_str(&format!("  {name}: {}\n", plain(value)));
+            text.push_str(&format!("  {}: {}\n", one_line(name), plain(value)));
         }
     }
     if let Some(error) = shown.get("error") {

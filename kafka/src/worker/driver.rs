@@ -48,6 +48,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(100);
 const BUSY_WAIT: Duration = Duration::from_millis(2);
 /// Restore answers in flight to the worker.
 const OPENINGS: usize = 16;
+/// How long transactions may fail before the worker is not ready.
+const STALLED: Duration = Duration::from_secs(30);
 /// How long a lost producer is tried to be replaced before the process gives up.
 const REPLACE_PATIENCE: Duration = Duration::from_secs(120);
 
@@ -109,6 +111,7 @@ where
         host,
         consumer,
         waker,
+        failing: None,
         clock_offset: clock_offset(options, &producer).unwrap_or(0),
         producer: Some(Arc::new(producer)),
         produce_thread,
@@ -153,6 +156,8 @@ struct Driver<'a, L: Logic, H> {
     report: Report,
     /// The brokers' clock minus ours, ms.
     clock_offset: i64,
+    /// Since when transactions have failed; `None` after one that was committed.
+    failing: Option<Instant>,
     /// Kept by a deliberate mistake only.
     last: LastTransaction,
 }
@@ -197,6 +202,7 @@ where
         self.report.lanes = self.machine.lane_count();
         self.report.restored = self.machine.all_open();
         self.report.buffered = self.machine.buffered();
+        self.report.stalled = self.failing.is_some_and(|since| since.elapsed() > STALLED);
         let report = std::mem::take(&mut self.report);
         self.report.joined = report.joined;
         self.host.report(self.machine.logic_mut(), report);
@@ -381,6 +387,7 @@ where
                     Ok(Vec::new())
                 };
                 if self.transact(commit) {
+                    self.failing = None;
                     self.report.commits += 1;
                     self.report.last_transaction = Some(self.begun.elapsed().as_secs_f64());
                     self.report.last_commit = took;
@@ -439,6 +446,7 @@ where
         let ok = outcome.is_ok();
         if let Err(error) = &outcome {
             tracing::warn!(%error, worker = self.options.name, "transaction");
+            self.failing.get_or_insert_with(Instant::now);
         }
         self.handle(Event::Done(outcome));
         ok

@@ -88,6 +88,8 @@ pub struct Report {
     pub joined: bool,
     /// Records polled and not yet planned.
     pub buffered: usize,
+    /// No transaction has been committed for long, although there is work.
+    pub stalled: bool,
 }
 
 /// The role's side of a worker.

@@ -306,7 +306,11 @@ impl TxnProducer {
                     | Code::InvalidTransactionalState
                     | Code::TransactionalIdAuthorizationFailed
                     | Code::TopicAuthorizationFailed
-                    | Code::ClusterAuthorizationFailed,
+                    | Code::ClusterAuthorizationFailed
+                    // The same records fail in the same way, however often they are tried.
+                    | Code::UnknownPartition
+                    | Code::MessageSizeTooLarge
+                    | Code::InvalidMessageSize,
                 ) => TxnError::Fatal(text),
                 Some(
                     Code::IllegalGeneration

@@ -157,6 +157,11 @@ impl Endpoint {
         url: &str,
         age: Duration,
     ) -> Result<Vec<u8>, Failure> {
+        if reqwest::Url::parse(url).is_err() {
+            // An ID that makes no URL makes none the next time either, and says nothing of the API.
+            let text = "with this event's IDs hydrate.url is no URL";
+            return Err(Failure::permanent("hydrate_url", text));
+        }
         if let Some(left) = self.breaker.open_for(Instant::now()) {
             return Err(broken(left));
         }

@@ -134,9 +134,15 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
 
     fn plan_due(&mut self, record: Record, jobs: &mut Vec<Job>) -> Result<Option<Item>, Unusable> {
         let partition = record.tp.partition;
-        let event = match self.store.decode::<FailedEvent>(record.value.as_deref()) {
+        let decoded = self.store.decode::<FailedEvent>(record.value.as_deref());
+        let decoded = decoded.map_err(|error| undecodable(&error)).and_then(|event| {
+            // What comes of it goes by these: a record of ours has them right, and nobody else's may name another place.
+            let placed = event.raw_partition == partition && event.raw_offset >= 0;
+            if placed { Ok(event) } else { Err(misplaced(&event, partition)) }
+        });
+        let event = match decoded {
             Ok(event) => event,
-            Err(error) => {
+            Err(failure) => {
                 self.pending.undecodable += 1;
                 let event_key = format!("undecodable-due:{partition}:{}", record.offset);
                 return Ok(Some(Item {
@@ -145,7 +151,7 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
                     origin: Origin::Raw { replay: false },
                     facts: Vec::new(),
                     claimed: false,
-                    outcome: Outcome::Failed(undecodable(&error)),
+                    outcome: Outcome::Failed(failure),
                     record,
                 }));
             }
@@ -225,6 +231,14 @@ impl<I: OriginalIndex> ProcessorLogic<I> {
         }
         Ok((Batch { items }, jobs))
     }
+}
+
+fn misplaced(event: &FailedEvent, partition: i32) -> Failure {
+    let FailedEvent { raw_partition, raw_offset, .. } = event;
+    let detail = format!(
+        "a record on partition {partition} that says it belongs to offset {raw_offset} of partition {raw_partition}"
+    );
+    Failure::permanent("undecodable", detail)
 }
 
 fn undecodable(error: &DecodeError) -> Failure {

@@ -180,7 +180,7 @@ fn an_id_that_nobody_signed_claims_nothing() {
     let telling = |facts| Reader { facts, unsigned: true, ..Reader::default() };
     let mut release = Release::first(telling(PAID));
     let paid = line("stripe:a", "payout.paid", false);
-    assert_eq!(release.told(vec![stored("a", 0, true)]), [paid.clone()]);
+    assert_eq!(release.told(vec![stored("a", 0, true)]), [paid]);
     assert!(release.told(vec![stored("a", 1, true)]).is_empty(), "control: a redelivery");
     // What another body tells under the same ID is told.
     let mut release = release.next(telling(&SETTLED[1..]));

@@ -180,7 +180,7 @@ impl<L: Local> World<L> {
     pub fn new(setting: Setting, local: L) -> World<L> {
         let store = Arc::new(SchemaStore::new());
         for kind in RecordKind::ALL {
-            store.insert(kind as u32, kind.schema().clone());
+            store.insert(kind as u32, kind.schema_text());
         }
         let rules = Rules {
             raw: "raw".into(),

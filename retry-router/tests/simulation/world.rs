@@ -91,7 +91,7 @@ impl World {
     pub fn new(early: i64) -> World {
         let store = Arc::new(SchemaStore::new());
         for kind in RecordKind::ALL {
-            store.insert(kind as u32, kind.schema().clone());
+            store.insert(kind as u32, kind.schema_text());
         }
         let day = Duration::from_secs(86_400);
         let settings = TopicSettings {

@@ -62,6 +62,13 @@ impl SecretRef {
         self.resolve_with(owner, |name| std::env::var_os(name))
     }
 
+    /// Whether other users of this machine can read the file; `false` where that cannot be told.
+    pub fn is_readable_by_others(&self) -> bool {
+        use std::os::unix::fs::PermissionsExt;
+        let Self::File(path) = self else { return false };
+        std::fs::metadata(path).is_ok_and(|found| found.permissions().mode() & 0o004 != 0)
+    }
+
     fn resolve_with(
         &self,
         owner: &str,
@@ -84,6 +91,12 @@ impl SecretRef {
                 .into_string()
                 .map_err(|_| "the environment variable is not UTF-8")?,
             Self::File(path) => {
+                // A pipe would be waited for, and a device may have no end.
+                let kind = std::fs::metadata(path)
+                    .map_err(|error| format!("the file cannot be opened: {error}"))?;
+                if !kind.is_file() {
+                    return Err("it is no regular file".to_owned());
+                }
                 let file = std::fs::File::open(path)
                     .map_err(|error| format!("the file cannot be opened: {error}"))?;
                 let mut text = String::new();
@@ -97,6 +110,10 @@ impl SecretRef {
                 text
             }
         };
+        if text.starts_with('\u{feff}') {
+            let reason = "it begins with a byte order mark, which is no part of a secret: save it without one";
+            return Err(reason.to_owned());
+        }
         let secret = text.trim_end_matches(['\r', '\n']);
         if secret.is_empty() {
             return Err("it is empty".to_owned());

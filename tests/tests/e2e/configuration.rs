@@ -1,6 +1,6 @@
 //! Mistakes in the configuration: one clear error each, before anything is touched.
 
-use std::{fs, path::Path, process::Output};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Output};
 
 use sluice_tests::sluice::bare_command;
 
@@ -143,6 +143,69 @@ const MISTAKES: &[Mistake] = &[
         ..NONE
     },
     Mistake {
+        what: "everybody as a trusted proxy",
+        replace: ("[gateway]", "[gateway]\ntrusted_proxies = [\"0.0.0.0/0\"]"),
+        says: &["gateway.trusted_proxies", "trusts everybody"],
+        ..NONE
+    },
+    Mistake {
+        what: "a network that matches nothing",
+        replace: (
+            "provider = \"stripe\"",
+            "provider = \"stripe\"\nallow_ips = [\"::ffff:10.0.0.0/104\"]",
+        ),
+        says: &["source.0.allow_ips", "write it as IPv4"],
+        ..NONE
+    },
+    Mistake {
+        what: "a secret file with a byte order mark",
+        replace: ("file:secret", "file:marked"),
+        says: &["shop", "byte order mark"],
+        ..NONE
+    },
+    Mistake {
+        what: "a secret that is a pipe",
+        replace: ("file:secret", "file:pipe"),
+        says: &["shop", "no regular file"],
+        ..NONE
+    },
+    Mistake {
+        what: "an ID that nobody signs",
+        replace: (
+            "provider = \"stripe\"\nsecrets = [\"file:secret\"]",
+            "provider = \"hmac\"\nsecrets = [\"file:secret\"]\n[source.settings]\nheader = \"x-s\"\nid_header = \"x-id\"",
+        ),
+        says: &["shop", "settings.id_header", "does not sign {id}"],
+        ..NONE
+    },
+    Mistake {
+        what: "a type that nobody signs",
+        replace: (
+            "provider = \"stripe\"\nsecrets = [\"file:secret\"]",
+            "provider = \"hmac\"\nsecrets = [\"file:secret\"]\n[source.settings]\nheader = \"x-s\"\ntype_header = \"x-type\"",
+        ),
+        says: &["shop", "settings.type_header", "does not sign it"],
+        ..NONE
+    },
+    Mistake {
+        what: "a template whose parts can shift",
+        replace: (
+            "provider = \"stripe\"\nsecrets = [\"file:secret\"]",
+            "provider = \"hmac\"\nsecrets = [\"file:secret\"]\n[source.settings]\nheader = \"x-s\"\nid_header = \"x-id\"\ntemplate = \"{id}{body}\"",
+        ),
+        says: &["shop", "settings.template", "side by side"],
+        ..NONE
+    },
+    Mistake {
+        what: "a separator that IDs contain",
+        replace: (
+            "provider = \"stripe\"\nsecrets = [\"file:secret\"]",
+            "provider = \"hmac\"\nsecrets = [\"file:secret\"]\n[source.settings]\nheader = \"x-s\"\nid_header = \"x-id\"\ntemplate = \"{id}-{body}\"",
+        ),
+        says: &["shop", "settings.template", "separator"],
+        ..NONE
+    },
+    Mistake {
         what: "health for the public",
         replace: (
             "[management]\nlisten = \"127.0.0.1:0\"",
@@ -168,11 +231,14 @@ fn stderr(output: &Output) -> String {
 fn each_mistake_is_one_clear_error() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    fs::write(folder.join("secret"), "whsec_the_right_one_for_this_test").unwrap();
+    secret(folder, "secret", "whsec_the_right_one_for_this_test", 0o600);
+    secret(folder, "marked", "\u{feff}whsec_the_right_one_for_this_test", 0o600);
+    nix::unistd::mkfifo(&folder.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let file = folder.join("sluice.toml");
     fs::write(&file, BASE).unwrap();
     let control = run(folder, &["config", "check"], None);
     assert!(control.status.success(), "control: {}", stderr(&control));
+    assert!(!stderr(&control).contains("warning"), "control: {}", stderr(&control));
 
     for Mistake { what, head, tail, replace, env, says } in MISTAKES {
         assert!(BASE.contains(replace.0), "{what}: nothing is replaced");
@@ -196,6 +262,57 @@ fn each_mistake_is_one_clear_error() {
             assert!(text.contains(part), "{what}, a role: no {part:?} in {text}");
         }
         assert!(!text.contains("do_not_show_me"), "{what}, a role: {text}");
+    }
+}
+
+fn secret(folder: &Path, name: &str, text: &str, mode: u32) {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_works_but_should_not_be_so_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    secret(folder, "secret", "whsec_the_right_one_for_this_test", 0o600);
+    secret(folder, "open", "whsec_another_one_for_this_test", 0o644);
+    secret(folder, "short", "whsec_1", 0o600);
+    secret(folder, "lines", "demo-secret-of-one-source\ndemo-secret-of-another\n", 0o600);
+    let file = folder.join("sluice.toml");
+    for (secrets, says) in [
+        ("file:open", "chmod 600"),
+        ("file:short", "fewer than 16 characters"),
+        ("file:lines", "more than one line"),
+        ("file:secret", "is also the secret of `shop`"),
+    ] {
+        let other = format!(
+            "[[source]]\nname = \"other\"\nprovider = \"github\"\nsecrets = [\"{secrets}\"]\n"
+        );
+        fs::write(&file, format!("{BASE}{other}")).unwrap();
+        let check = run(folder, &["config", "check"], None);
+        let text = stderr(&check);
+        assert!(check.status.success(), "{text}");
+        assert!(text.contains("warning: source.1.secrets.0") && text.contains(says), "{text}");
+        assert!(!text.contains("whsec_") && !text.contains("demo-secret"), "{text}");
+        let machine = run(folder, &["config", "check", "--output", "json"], None);
+        let told: serde_json::Value = serde_json::from_slice(&machine.stdout).unwrap();
+        assert_eq!((&told["ok"], told["warnings"].as_array().unwrap().len()), (&true.into(), 1));
+    }
+    // A token in the clear is more than a warning.
+    let hydrate = |url: &str| {
+        format!(
+            "{BASE}[source.hydrate]\nurl = \"{url}/x/{{object_id}}\"\nbearer = \"file:secret\"\n"
+        )
+    };
+    fs::write(&file, hydrate("http://erp.example.com")).unwrap();
+    let check = run(folder, &["config", "check"], None);
+    assert_eq!(check.status.code(), Some(2));
+    assert!(stderr(&check).contains("plain http"), "{}", stderr(&check));
+    for url in ["https://erp.example.com", "http://127.0.0.1:8080", "http://[::1]:8080"] {
+        fs::write(&file, hydrate(url)).unwrap();
+        let check = run(folder, &["config", "check"], None);
+        assert!(check.status.success(), "{url}: {}", stderr(&check));
     }
 }
 

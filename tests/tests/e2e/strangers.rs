@@ -162,8 +162,8 @@ async fn absurd_failures_and_garbage_in_the_topics_between_stop_nobody() {
         }
     }
     // A due event whose chain is not on file: what a third requeue would be.
-    append(&cluster, &pipeline.topic("due"), 0, b"absurd", Some(&encoder.encode(&climbing[0])))
-        .await;
+    let (due, place) = (pipeline.topic("due"), climbing[0].raw_partition);
+    append(&cluster, &due, place, b"absurd", Some(&encoder.encode(&climbing[0]))).await;
     still_works(&pipeline, &mut role, &api, &sender).await;
 
     let letters = until("everything to be answered for", secs(40), async || {
@@ -203,5 +203,74 @@ async fn absurd_failures_and_garbage_in_the_topics_between_stop_nobody() {
     assert!(shown.contains("cannot be read") && shown.contains("anVuaw=="), "{shown}");
     let requeued = pipeline.try_run(&["dlq", "requeue", &position]).await;
     assert_eq!(requeued.status.code(), Some(1), "{requeued:?}");
+    role.terminate().await;
+}
+
+/// Registers a schema of somebody else's under a subject of its own; returns its id.
+async fn register(cluster: &Cluster, subject: &str, schema: &Value) -> u32 {
+    let url = format!("{}/subjects/{subject}/versions", cluster.registry);
+    let body = serde_json::json!({ "schema": schema.to_string() });
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.post(url).json(&body).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    u32::try_from(answer["id"].as_u64().unwrap_or_else(|| panic!("{answer}"))).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_in_schemas_of_strangers_stop_nobody_and_cost_nothing() {
+    let cluster = shared().await;
+    let api = FakeApi::start().await;
+    let (pipeline, mut role, sender) = pipeline(&cluster, &api).await;
+    let recursive = serde_json::json!({
+        "type": "record", "name": "Node", "namespace": "stranger",
+        "fields": [{"name": "next", "type": ["null", "Node"]}],
+    });
+    let nulls = serde_json::json!({"type": "array", "items": {"type": "array", "items": "null"}});
+    let name = pipeline.topic("stranger");
+    let recursive = register(&cluster, &format!("{name}-1"), &recursive).await;
+    let nulls = register(&cluster, &format!("{name}-2"), &nulls).await;
+    let framed = |id: u32, datum: &[u8]| {
+        let mut value = vec![0];
+        value.extend_from_slice(&id.to_be_bytes());
+        value.extend_from_slice(datum);
+        value
+    };
+    let deep = framed(recursive, &[vec![2; 100_000], vec![0]].concat());
+    let wide = framed(nulls, &[2, 0xfe, 0xff, 0xff, 0xff, 0x0f, 0, 0]);
+    let failures = read::records::<FailedEvent>(&cluster, &pipeline.topic("failed")).await;
+    let template = failures.into_iter().next().unwrap().value;
+    let encoder = encoder::<FailedEvent>(&cluster, &pipeline.topic("failed")).await;
+    let before = role.resident_kib();
+    let topics = ["raw", "failed", "due"].map(|topic| pipeline.topic(topic));
+    let values = [&deep, &wide];
+    for topic in &topics {
+        for value in values {
+            append(&cluster, topic, 0, b"stranger", Some(value)).await;
+        }
+    }
+    // A due record on another partition than it says: whatever comes of it would go there.
+    let due = pipeline.topic("due");
+    for raw_partition in [1, 2, 99, -1, i32::MAX] {
+        let event = FailedEvent { raw_partition, ..template.clone() };
+        append(&cluster, &due, 0, b"misplaced", Some(&encoder.encode(&event))).await;
+    }
+    still_works(&pipeline, &mut role, &api, &sender).await;
+    let wanted = topics.len() * values.len() + 5;
+    let dead = until("all of them to be answered for", secs(40), async || {
+        let dead = Account::read(&pipeline).await.dead;
+        (dead.len() > wanted).then_some(dead)
+    })
+    .await;
+    assert_eq!(dead.len(), 1 + wanted);
+    let kept = |value: &[u8]| {
+        dead.iter().filter(|read| read.value.raw_value.as_deref() == Some(value)).count()
+    };
+    assert_eq!((kept(&deep), kept(&wide)), (topics.len(), topics.len()), "with their bytes");
+    assert!(role.is_ready().await);
+    let grown = role.resident_kib().saturating_sub(before);
+    assert!(grown < 200 << 10, "{grown} KiB");
+    // The tools read the same.
+    let tail = pipeline.run(&["tail", "raw", "--output", "json"]).await;
+    assert!(tail.contains("of no record of sluice's"), "{tail}");
     role.terminate().await;
 }

@@ -13,7 +13,7 @@ use sluice_service::config::{Config, GatewayConfig, ManagementConfig, ProcessorC
 use crate::context::{DEFAULT_FILE, DEV_DATA_DIR};
 
 use super::{Addresses, sources};
-use crate::commands::send::base_url;
+use crate::{commands::send::base_url, files};
 
 const HEADER: &str = "\
 # Written by `sluice dev` at every start, so changes made here are lost.
@@ -24,6 +24,7 @@ const HEADER: &str = "\
 /// Creates the data folder; returns its absolute path.
 pub(super) fn data_dir(path: &Path) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(path).with_context(|| format!("creating {}", path.display()))?;
+    files::require_own(path)?;
     path.canonicalize().with_context(|| format!("resolving {}", path.display()))
 }
 

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use sluice_providers::{development_authority, known_providers};
 use sluice_service::config::{SecretRef, SourceConfig};
 
-use crate::when;
+use crate::{files, when};
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -179,6 +179,7 @@ fn secret(data_dir: &Path, name: &str, form: SecretForm, keys: &Path) -> anyhow:
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
     let path = folder.join(name);
     if path.exists() {
+        files::require_own(&path)?;
         return Ok(SecretRef::File(path));
     }
     let text = text(form, keys)?;

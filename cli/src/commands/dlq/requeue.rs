@@ -351,11 +351,11 @@ impl Report {
             let Entry { position, event_key, partition, offset, error, .. } = entry;
             match (error, partition, offset) {
                 (Some(error), ..) => {
-                    self.output.line(crate::output::clean(&format!("{position}  {event_key}  not requeued: {error}")))
+                    self.output.line(crate::output::one_line(&format!("{position}  {event_key}  not requeued: {error}")))
                 }
                 (None, Some(partition), Some(offset)) if self.every => {
                     let line = format!("{position}  {event_key}  requeued: due partition {partition} offset {offset}");
-                    self.output.line(crate::output::clean(&line))
+                    self.output.line(crate::output::one_line(&line))
                 }
                 _ => Ok(()),
             }

@@ -10,7 +10,7 @@ use crate::{
     context::Context,
     decode::{self, Decoder},
     exit::Outcome,
-    output::clean,
+    output::{clean, one_line},
     when,
 };
 
@@ -93,9 +93,9 @@ fn write_letter(
     record: &OwnedRecord,
     letter: &DeadLetter,
 ) -> std::fmt::Result {
-    let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    let or_none = |value: &Option<String>| one_line(value.as_deref().unwrap_or("-"));
     writeln!(text, "letter     {place}")?;
-    writeln!(text, "event      {}", letter.event_key)?;
+    writeln!(text, "event      {}", one_line(&letter.event_key))?;
     writeln!(text, "type       {}", or_none(&letter.event_type))?;
     writeln!(text, "provider   {}", or_none(&letter.provider))?;
     writeln!(text, "reason     {}", reason_word(letter.reason))?;
@@ -114,7 +114,7 @@ fn write_letter(
     writeln!(text, "request    {}", or_none(&letter.request_id))?;
     for (name, value) in &record.headers {
         if name == "traceparent" {
-            writeln!(text, "trace      {}", String::from_utf8_lossy(value))?;
+            writeln!(text, "trace      {}", one_line(&String::from_utf8_lossy(value)))?;
         }
     }
     Ok(())
@@ -130,7 +130,8 @@ fn write_errors(text: &mut String, letter: &DeadLetter) -> std::fmt::Result {
         let wait =
             error.retry_after_ms.map_or_else(String::new, |ms| format!(", asked to wait {ms} ms"));
         let (attempt, at) = (error.attempt, when::format(error.at));
-        writeln!(text, "  {attempt:>2}  {at}  {class}  {}: {}{wait}", error.code, error.message)?;
+        let (code, message) = (one_line(&error.code), one_line(&error.message));
+        writeln!(text, "  {attempt:>2}  {at}  {class}  {code}: {message}{wait}")?;
     }
     Ok(())
 }
@@ -139,12 +140,20 @@ fn write_webhook(text: &mut String, webhook: &RawWebhook) -> std::fmt::Result {
     writeln!(
         text,
         "\nwebhook    {} {} from {}",
-        webhook.method, webhook.url, webhook.remote_address
+        one_line(&webhook.method),
+        one_line(&webhook.url),
+        one_line(&webhook.remote_address)
     )?;
     writeln!(text, "received   {}", when::format(webhook.received_at))?;
     writeln!(text, "verified   {} with {}", webhook.verdict.scheme, webhook.verdict.secret)?;
     for header in &webhook.headers {
-        writeln!(text, "  {}: {}", header.name, String::from_utf8_lossy(&header.value))?;
+        let value = String::from_utf8_lossy(&header.value);
+        let value = if decode::may_be_shown(&header.name, &header.value) {
+            one_line(&value)
+        } else {
+            decode::NOT_SHOWN.to_owned()
+        };
+        writeln!(text, "  {}: {value}", one_line(&header.name))?;
     }
     let body = match decode::text(webhook.payload()) {
         Value::String(body) => body,

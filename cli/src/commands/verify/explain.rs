@@ -29,6 +29,8 @@ type Hypothesis = fn(&Case<'_>) -> Option<String>;
 
 const HYPOTHESES: &[Hypothesis] = &[
     line_ends,
+    byte_order_mark,
+    compressed_body,
     base64_body,
     rewritten_json,
     lost_query,
@@ -155,6 +157,33 @@ fn replaced(body: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
         }
     }
     result
+}
+
+/// A byte order mark that a tool has put before the body, or taken away.
+fn byte_order_mark(case: &Case<'_>) -> Option<String> {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let body = &case.saved.body;
+    if let Some(bare) = body.strip_prefix(MARK) {
+        return case.with_body(bare.to_vec()).then(|| {
+            "the signature is right without the byte order mark before the body: something on the way, or the tool that saved the file, added it".to_owned()
+        });
+    }
+    case.with_body([MARK, body].concat()).then(|| {
+        "the signature is right with a byte order mark (EF BB BF) before the body: something on the way, or the tool that saved the file, took it away".to_owned()
+    })
+}
+
+/// A body that something on the way has compressed; no provider signs that.
+fn compressed_body(case: &Case<'_>) -> Option<String> {
+    let body = &case.saved.body;
+    let name = match body[..] {
+        [0x1f, 0x8b, ..] => "gzip",
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => "zstd",
+        _ => return None,
+    };
+    Some(format!(
+        "the body is compressed ({name}), and what is signed is the text: switch compression of requests off at whatever stands before the gateway, or decompress the saved file"
+    ))
 }
 
 /// A cloud function's gateway may hand bodies over in base64.

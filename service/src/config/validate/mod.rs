@@ -77,6 +77,11 @@ impl Rules {
     }
 }
 
+/// Whether a network is of IPv4 addresses in the form that IPv6 has for them.
+fn is_mapped(network: &ipnet::IpNet) -> bool {
+    matches!(network, ipnet::IpNet::V6(network) if network.prefix_len() >= 96 && network.addr().to_ipv4_mapped().is_some())
+}
+
 fn is_name_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-')
 }
@@ -238,6 +243,19 @@ impl Config {
 
     fn gateway_relations(&self, rules: &mut Rules) {
         let gateway = &self.gateway;
+        if gateway.trusted_proxies.iter().any(|network| network.prefix_len() == 0) {
+            let problem = "a network of all addresses trusts everybody: any sender could claim any address in X-Forwarded-For; name the networks of your proxies";
+            rules.refuse("gateway.trusted_proxies", problem);
+        }
+        let sources = self.sources.iter().enumerate();
+        let sources =
+            sources.map(|(index, one)| (format!("source.{index}.allow_ips"), &one.allow_ips));
+        let own = ("gateway.trusted_proxies".to_owned(), &gateway.trusted_proxies);
+        for (key, networks) in sources.chain([own]) {
+            if networks.iter().any(is_mapped) {
+                rules.refuse(key, "an address of IPv4 written as ::ffff:… matches nothing, because addresses are compared as what they are: write it as IPv4");
+            }
+        }
         let request = gateway.max_body.0.saturating_add(gateway.max_header_bytes.0);
         rules.require(
             gateway.body_memory_per_address.0 >= request,

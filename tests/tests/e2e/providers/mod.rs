@@ -7,7 +7,9 @@ mod configuration;
 mod every;
 mod hydrated;
 mod published;
+mod sign;
 mod states;
+mod told;
 mod upgrade;
 
 use std::path::Path;

@@ -91,7 +91,9 @@ async fn a_payment_of_squares_succeeds_once_however_often_it_is_told() {
     assert_eq!(
         kinds("PAY-1"),
         told(&[
+            // What is made in a status tells both, once.
             ("e2e-1", "payment.created"),
+            ("e2e-1", "payment.authorized"),
             ("e2e-2", "payment.succeeded"),
             ("e2e-3", "provider.payment.updated"),
             ("e2e-5", "provider.payment.updated"),
