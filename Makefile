@@ -65,9 +65,9 @@ clippy:
 	@scripts/prerequisites $(BUILD_NEEDS)
 	@cargo clippy --workspace --all-targets --locked -- -D warnings
 
-deny: ## Check licences, bans and sources of dependencies
+deny: ## Check licences, bans, sources and known faults of dependencies
 	@scripts/prerequisites cargo python3
-	@"$$(scripts/tools cargo-deny)" --locked --log-level error check --hide-inclusion-graph bans licenses sources
+	@scripts/deny
 
 image: ## Build the container image
 	@scripts/prerequisites docker

@@ -58,6 +58,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     notes: &[
         "The signing certificate is trusted because it comes from an SNS host over TLS: SNS delivers no chain with it. Its dates are checked.",
         "A retry carries the first attempt's Timestamp, so messages are accepted up to 3600 s beyond the tolerance; times ahead are held to the tolerance.",
+        "Amounts: what the pointer points at; sluice does not know whether that is a total.",
         "Topics sign with SHA-1 unless their SignatureVersion attribute is 2. Set it to 2, and then require_sha256 = true.",
         "SubscribeURL is opened only with confirm_subscriptions = true, and only for a listed topic at an SNS host. UnsubscribeConfirmation is never answered: its SubscribeURL would subscribe again.",
         "A MessageId that is not letters, digits and hyphens (at most 128), and a line feed in any signed field but Message, are refused: with them other fields could be read out of the same signed text.",

@@ -26,6 +26,7 @@ pub(crate) const BATCH: SettingInfo = SettingInfo {
 
 /// What an operator should know of batches.
 pub(crate) const BATCH_NOTES: &[&str] = &[
+    "Amounts: what the pointer points at; sluice does not know whether that is a total.",
     "With `batch = \"ndjson\"` one signature covers a body of many events, one JSON object on each line; `\\n` and `\\r\\n` end lines, blank lines and a byte order mark are skipped. All events are stored before the one 2xx; after any other answer send the whole batch again, what was stored of it is recognised.",
     "A line of a batch that is no JSON, or holds no ID, is stored as well: by the digest of the line, as type `unknown` where no header tells another.",
     "A batch may hold `gateway.max_batch_events` lines, and its records have to fit the send queue (`gateway.queue_max_bytes`) together, the first one, which keeps the whole body beside its own line, 15.75 MiB: else 413.",

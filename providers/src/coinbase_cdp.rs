@@ -45,6 +45,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     notes: &[
         "A request with `v0` alone is refused: `v0` does not cover headers, so it could be sent again under another event ID.",
         "The signed values are joined with `.` without escaping. So that none can be moved into another, only X-Event-Type may hold a dot, no value a `{`, and the body must be a JSON object; anything else is refused although its MAC is right. A header of your own that is signed too (listed in `h=`) must hold no dots.",
+        "Amounts: each event's own.",
         "Checkouts are in USDC, which has no minor unit by ISO 4217: their events hold no amount here.",
         "Subscribe either to `checkout.*` or to `payment_link.*`: a payment announced by both would count twice.",
         "Onramp, offramp, wallet and onchain events have no canonical kind.",

@@ -39,6 +39,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     answer: "200; else tried again at growing intervals of at most an hour for three days",
     notes: &[
         "No time is signed: a captured request stays valid, and is told apart by its event ID alone.",
+        "Amounts: the price of the charge, not what has been paid of it.",
         "Amounts are given in currencies of ISO 4217 only (`pricing.local`).",
         "`charge:delayed` and `charge:resolved` have no canonical kind: what was paid late, or not exactly, is for the merchant to judge.",
         "No list of addresses is published.",

@@ -42,9 +42,11 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     answer: "any 2xx; for a batch once all of its events are stored",
     notes: &[
         BATCH_NOTES[0],
+        BATCH_NOTES[1],
         "An ID or a type is taken only from what is signed: a header of `id_header` or `type_header` has to be in the template, as {id} or {header:NAME}.",
         "No text may be what two requests sign. So between the parts of a template there has to be a separator that IDs and times do not contain, such as `.`, `:` or `|`, and a request whose header contains it is refused.",
-        "Amounts: what the pointer points at; sluice does not know whether that is a total.",
+        BATCH_NOTES[2],
+        BATCH_NOTES[3],
     ],
     samples: &["payment.succeeded"],
     addresses: &[],

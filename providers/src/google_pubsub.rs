@@ -54,6 +54,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     answer: "102, 200, 201, 202 or 204 within the subscription's deadline (10 s by default); anything else is delivered again until the retention ends",
     notes: &[
         "The token does not cover the body: a token that leaks is good for any body until it expires, at most an hour. The vector with a changed body under a valid token is therefore accepted.",
+        "Amounts: what the pointer points at; sluice does not know whether that is a total.",
         "What a message says it is about is not authenticated either, so these events are partitioned by event: partition_by = \"object\" has no effect.",
         "The list of service accounts is the real authentication: any service account of anybody can obtain a token for this audience.",
         "A token is accepted until its expiry plus the tolerance; an issue time ahead is held to the tolerance.",

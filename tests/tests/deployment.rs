@@ -112,7 +112,12 @@ fn recorded_metrics() -> BTreeSet<String> {
                     &["_total"]
                 } else if of(&["u64_histogram(\"", "f64_histogram(\""]) {
                     &["_bucket", "_sum", "_count"]
-                } else if of(&["u64_gauge(\"", "i64_gauge(\"", "i64_up_down_counter(\""]) {
+                } else if of(&[
+                    "u64_gauge(\"",
+                    "i64_gauge(\"",
+                    "i64_up_down_counter(\"",
+                    "u64_observable_gauge(\"",
+                ]) {
                     &[""]
                 } else {
                     continue;

@@ -1,6 +1,6 @@
 //! `sluice status`: how far the groups are behind, what waits, what was given up, who is ready.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Context as _;
 use reqwest::Url;
@@ -96,6 +96,8 @@ struct Ready {
     url: String,
     ready: bool,
     components: Value,
+    /// Events that this gateway has stored since it started and that cannot be read, by source.
+    unreadable: BTreeMap<String, u64>,
     error: Option<String>,
 }
 
@@ -183,20 +185,40 @@ async fn ask(port: &Url) -> anyhow::Result<Ready> {
         .no_proxy()
         .build()
         .context("building the HTTP client")?;
+    let metrics = port.join("/metrics").unwrap_or_else(|_| port.clone());
     let answer = async {
         let response = client.get(url).send().await?;
         let ready = response.status().is_success();
-        anyhow::Ok((ready, response.json::<Value>().await?))
+        let body = response.json::<Value>().await?;
+        let metrics = client.get(metrics).send().await?.text().await?;
+        anyhow::Ok((ready, body, unreadable(&metrics)))
     };
     let url = port.to_string();
     Ok(match answer.await {
-        Ok((ready, mut body)) => {
-            Ready { url, ready, components: body["components"].take(), error: None }
+        Ok((ready, mut body, unreadable)) => {
+            Ready { url, ready, components: body["components"].take(), unreadable, error: None }
         }
-        Err(error) => {
-            Ready { url, ready: false, components: Value::Null, error: Some(format!("{error:#}")) }
-        }
+        Err(error) => Ready {
+            url,
+            ready: false,
+            components: Value::Null,
+            unreadable: BTreeMap::new(),
+            error: Some(format!("{error:#}")),
+        },
     })
+}
+
+/// The counts of `sluice_gateway_unreadable_total` in a text of Prometheus's, by source.
+fn unreadable(metrics: &str) -> BTreeMap<String, u64> {
+    let lines = metrics.lines().filter(|line| line.starts_with("sluice_gateway_unreadable_total{"));
+    lines
+        .filter_map(|line| {
+            let (labels, count) = line.rsplit_once(' ')?;
+            let (_, source) = labels.split_once("source=\"")?;
+            let (source, _) = source.split_once('"')?;
+            Some((source.to_owned(), count.parse().ok()?))
+        })
+        .collect()
 }
 
 fn print(context: &Context, status: &Status) -> anyhow::Result<()> {
@@ -244,6 +266,11 @@ fn print(context: &Context, status: &Status) -> anyhow::Result<()> {
         let state = if ready.ready { "ready" } else { "not ready" };
         let error = ready.error.as_deref().map_or_else(String::new, |error| format!(": {error}"));
         output.line(crate::output::clean(&format!("{}: {state}{error}", ready.url)))?;
+        for (source, count) in &ready.unreadable {
+            output.line(crate::output::clean(&format!(
+                "  {source}: {count} verified event(s) cannot be read; look at them with `sluice tail raw`"
+            )))?;
+        }
         if let Value::Object(components) = &ready.components {
             for (name, component) in components {
                 if let Some(reason) = component["reason"].as_str() {

@@ -57,6 +57,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "The signed fields are joined with `:` without escaping, so text can be moved across a boundary. A colon is therefore accepted in merchantReference alone, which leaves one reading: a notification with a colon in another signed field (vector adyen/colon_boundary_collision) is refused although its signature is right. Adyen uses no colon in any of them.",
         "A changed HMAC key takes a while to be used everywhere: keep the old one in `secrets` beside it for a day.",
         "At most 100 items are accepted in one notification; Adyen sends a handful.",
+        "Amounts: each event's own, a part of the payment where a capture or refund is one. A transfer that is booked is `payout.paid` once, however many notices repeat the status: the money has then left the account. That an instant payout was credited later is passed through.",
         "Amounts in CLP, CVE, IDR and ISK have other decimals at Adyen than by ISO 4217 and are converted. CNH is no code of ISO 4217; its amounts have two decimals.",
         "A `CHARGEBACK` without a `NOTIFICATION_OF_CHARGEBACK` before it cannot be told from one that has one, so a dispute may begin with `dispute.updated`: take the first event of a dispute for its opening, whichever it is.",
         "Only JSON notifications are read, not SOAP or HTTP POST ones.",

@@ -51,6 +51,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "Documents with a DTD, or of more than 50,000 nodes, are kept but not read: type `unknown`.",
         "A disbursement of type `debit` takes money from the merchant and is passed through: it is no payout.",
         "`local_payment_completed` and `local_payment_funded` say that a transaction can be made, and are no payment yet. `local_payment_reversed` is passed through: no payment came before it.",
+        "Amounts: each event's own; of a dispute what is disputed.",
         "Amounts are given only where the document names the currency.",
         "No dependable list of sending addresses is known.",
     ],

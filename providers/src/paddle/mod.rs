@@ -39,6 +39,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     notes: &[
         "Paddle's libraries tolerate 5 s; here the source's tolerance counts (300 s by default), in both directions",
         "`transaction.completed` is `payment.succeeded`; `transaction.paid` and `transaction.billed` come before it and pass through",
+        "Amounts: each event's own: of a transaction all of it, of a refund or chargeback what it gives back",
         "a completed transaction of a trial has the amount 0",
         "this is Paddle Billing; the alerts of Paddle Classic (`p_signature`) are not supported",
     ],

@@ -42,7 +42,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
     ],
     settings: &[SettingInfo {
         name: "public_url",
-        summary: "the subscription's notification URL exactly as in the dashboard, e.g. \"https://pay.example.com/webhooks/square\"; required, because it is signed",
+        summary: "the subscription's notification URL exactly as in the dashboard, e.g. \"https://pay.example.com/webhooks/square\"; required, because it is signed. One with a user name and password in it is signed as it is: put it into an `env:` reference",
     }],
     samples: &[
         "payment.updated",
@@ -85,8 +85,9 @@ fn public_url<'a>(settings: &Settings<'a>) -> Result<&'a str, BuildError> {
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let plain = url.bytes().all(|byte| byte.is_ascii_graphic());
     if !plain || rest.is_none_or(|rest| rest.is_empty() || rest.starts_with('/')) {
-        let problem = format!("is {url:?}, which is no URL: {what}");
-        return Err(settings.bad("public_url", problem));
+        // It is not repeated: with a user name and a password in it, which Square signs as they are, it is a secret, and
+        // stands in an `env:` or `file:` reference.
+        return Err(settings.bad("public_url", format!("is no URL: {what}")));
     }
     Ok(url)
 }

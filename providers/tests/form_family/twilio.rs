@@ -313,6 +313,18 @@ fn identities() {
 }
 
 #[test]
+fn an_apostrophe_may_come_as_it_is_or_escaped() {
+    let source = twilio_get();
+    let mut call = get("MessageSid=SM1&MessageStatus=sent&Body=it's");
+    assert_eq!(call.outcome(&source), "ok");
+    call.url = call.url.replace('\'', "%27");
+    assert_eq!(call.outcome(&source), "ok");
+    assert_eq!(call.event(&source).0.event_id, "SM1:sent");
+    call.url = call.url.replace("it%27s", "its%27");
+    assert_eq!(call.outcome(&source), "mismatch");
+}
+
+#[test]
 fn get_carries_its_event_in_the_query() {
     let source = twilio_get();
     assert!(source.accepts_get() && !twilio(URL).accepts_get());

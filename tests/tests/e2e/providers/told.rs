@@ -302,5 +302,8 @@ async fn what_is_verified_but_unreadable_is_said() {
     }
     assert!(unreadable().await);
     assert!(gateway.log().contains("not readable"), "{}", gateway.log());
+    let port = format!("http://{}", gateway.management_address());
+    let status = pipeline.run(&["status", "--management-url", &port]).await;
+    assert!(status.contains("stripe: 2 verified event(s) cannot be read"), "{status}");
     gateway.terminate().await;
 }
