@@ -217,6 +217,7 @@ pub fn confirm(question: &str) -> io::Result<Option<bool>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
