@@ -28,7 +28,7 @@ const CELLS: usize = 1 << 16;
 const LEAST_GROWTH: usize = 4096;
 
 /// A declared length up to which the buffer is made at once; beyond it, only as bytes arrive.
-const AT_ONCE: usize = 64 << 10;
+const AT_ONCE: usize = 256 << 10;
 
 /// When to come again once the allowance of one's own address is used up.
 const COME_AGAIN: Duration = Duration::from_secs(1);

@@ -144,16 +144,13 @@ impl Verified {
                 tokio::task::yield_now().await;
             }
         }
+        // The records are all that is needed from here on: waiting must not hold the request twice.
+        drop(raw);
+        let Received { source, request_id, .. } = received;
         let handed_over = Instant::now();
         upstream.publish(&records, traceparent).await?;
-        Ok(Published {
-            waited: handed_over.elapsed(),
-            events: size,
-            unreadable,
-            source: received.source,
-            request_id: received.request_id,
-            confirmation,
-        })
+        let waited = handed_over.elapsed();
+        Ok(Published { source, request_id, events: size, unreadable, waited, confirmation })
     }
 }
 
