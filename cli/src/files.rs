@@ -108,6 +108,32 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        require_own(folder.path()).unwrap();
+        let another = if geteuid().is_root() {
+            std::os::unix::fs::chown(folder.path(), Some(12_345), None).unwrap();
+            folder.path()
+        } else {
+            Path::new("/")
+        };
+        let error = require_own(another).unwrap_err().to_string();
+        assert!(error.contains("belongs to another user"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_made_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        for _ in 0..2 {
+            make_private(&state);
+            let mode = fs::metadata(&state).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o700);
+            fs::set_permissions(&state, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+
+    #[test]
     fn the_limit_is_raised_to_the_hard_one() {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert_eq!(raised().unwrap(), hard);

@@ -100,6 +100,14 @@ fn a_body_that_was_parsed_and_written_again_is_recognised() {
         let text = hints(folder.path(), &with_body(&signed, &body));
         assert!(!text.contains("note:"), "{text}");
     }
+    let marked = signed_request(BODY, "\n");
+    let at = marked.len() - BODY.len();
+    let marked = [&marked[..at], b"\xef\xbb\xbf", BODY.as_bytes()].concat();
+    let text = hints(folder.path(), &marked);
+    assert!(text.contains("without the byte order mark"), "{text}");
+    let compressed = [&marked[..at], b"\x1f\x8b\x08\0\0\0\0\0\0\x03"].concat();
+    let text = hints(folder.path(), &compressed);
+    assert!(text.contains("compressed (gzip)"), "{text}");
     let encoded = base64(BODY.as_bytes());
     let text = hints(folder.path(), &with_body(&signed, &encoded));
     assert!(text.contains("decoded from base64"), "{text}");

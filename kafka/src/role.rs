@@ -254,3 +254,29 @@ where
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sluice_service::health::Health;
+
+    #[test]
+    fn a_worker_whose_transactions_fail_is_not_ready() {
+        let health = Health::new();
+        let readiness = WorkerReadiness::new(health.component("processor"));
+        readiness.expect(2);
+        let report =
+            |stalled| Report { joined: true, restored: true, stalled, ..Report::default() };
+        readiness.worker(0, &report(false));
+        assert!(!health.readiness().ready, "the other one has not joined");
+        readiness.worker(1, &report(false));
+        assert!(health.readiness().ready);
+        readiness.worker(1, &report(true));
+        let stalled = health.readiness();
+        assert!(!stalled.ready);
+        let reason = stalled.components["processor"].reason.as_deref();
+        assert_eq!(reason, Some(STALLED));
+        readiness.worker(1, &report(false));
+        assert!(health.readiness().ready);
+    }
+}

@@ -153,6 +153,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ids_are_short_and_can_be_printed() {
+        let of = |id: &str| checked_id(id.to_owned());
+        assert_eq!(of("pi_1 ü").as_deref(), Some("pi_1 ü"));
+        assert_eq!(of(&"x".repeat(512)), Some("x".repeat(512)));
+        assert_eq!(of(&"x".repeat(513)), None);
+        for odd in ["a\nb", "\u{202e}gpj", "a\u{7f}", "\u{85}", "\u{feff}a", "a\u{2028}b", "\0"] {
+            let id = of(odd).unwrap();
+            assert!(id.starts_with("sha256:") && id.chars().all(is_printable), "{odd:?}");
+        }
+        // The gateway has replaced such a type; the processor reads the same.
+        let kind = |own: &str| checked_kind("unknown", format!("provider.{own}"));
+        assert_eq!(kind("a.b"), "provider.a.b");
+        assert_eq!(kind(&"x".repeat(3000)), "provider.unknown");
+        assert_eq!(kind("a\u{202e}"), "provider.unknown");
+        assert_eq!(checked_kind("unknown", "payment.succeeded".to_owned()), "payment.succeeded");
+    }
+
+    #[test]
     fn text_stays_and_what_is_none_is_read_as_far_as_it_goes() {
         assert!(matches!(readable("{\"a\":\"\u{fc}\"}".as_bytes()), Cow::Borrowed(_)));
         assert_eq!(&*readable(b"{\"a\":\"\xfc\"}"), "{\"a\":\"\u{fffd}\"}".as_bytes());

@@ -51,6 +51,31 @@ fn delivery(signer: &DevelopmentAuthority, body: &str) -> Sent {
         .with("paypal-auth-algo", "SHA256withRSA")
 }
 
+#[test]
+fn the_simulator_is_taken_in_the_sandbox_with_the_certificates_it_uses() {
+    let source = |id: &str, environment: &str| {
+        let settings = json!({
+            "webhook_id": id, "environment": environment, "trusted_roots": authority().roots,
+        });
+        try_source("paypal", Some(&authority().bundle), &settings).unwrap()
+    };
+    // Signed with the live signer's certificate, as the simulator's messages are.
+    let simulated = {
+        let (id, time) = ("69cd13f0-d67a-11e5-baa3-778b53f4ae55", "2026-01-01T00:00:00Z");
+        let signed = format!("{id}|{time}|WEBHOOK_ID|{}", crc32fast::hash(EVENT.as_bytes()));
+        let sha256 = MessageDigest::sha256();
+        let signature = rsa_sign_base64(&authority().bundle, sha256, signed.as_bytes());
+        delivery(authority(), EVENT).with("paypal-transmission-sig", signature)
+    };
+    let documents = Documents::with(URL, &authority().certificates);
+    let simulator = source("WEBHOOK_ID", "sandbox");
+    assert!(simulated.verify_at(&simulator, &documents, NOW_MS).is_ok());
+    // A webhook's own ID takes the certificates of its own environment alone.
+    let own = source(WEBHOOK_ID, "sandbox");
+    let refused = delivery(authority(), EVENT).verify_at(&own, &documents, NOW_MS).unwrap_err();
+    assert!(refused.to_string().contains("in this environment"), "{refused}");
+}
+
 /// An event with nothing but what every event has.
 const EVENT: &str = r#"{"id":"WH-1"}"#;
 

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use sluice_tests::{
-    send::{Samples, Sender, Webhook},
+    account::{Account, drained},
+    read::{self, Isolation},
+    send::{Samples, Sender, Webhook, stripe_body},
     sluice::{Pipeline, Role, Setup},
     stack::shared,
     wait::{secs, until},
@@ -394,4 +396,77 @@ async fn slow_heads_do_not_shut_out_a_probe() {
     let probed = timeout(SOON, gateway.management("/healthz")).await.unwrap().unwrap();
     assert_eq!(probed.0, 200);
     gateway.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_lets_its_holder_in_is_neither_stored_nor_shown() {
+    let (pipeline, mut gateway) = gateway(Setup::new()).await;
+    let event = Samples::stripe()
+        .event(1)
+        .header("authorization", "Bearer do-not-keep-me")
+        .header("cookie", "session=do-not-keep-me")
+        .header("x-shown", "as-it-came");
+    let answer = Sender::new().post(&gateway.url(), &event).await;
+    assert!(answer.is_success(), "{answer:?}");
+    let raw = read::bytes(&pipeline.cluster, &pipeline.topic("raw"), Isolation::Committed).await;
+    let value = String::from_utf8_lossy(raw[0].value.as_deref().unwrap()).into_owned();
+    assert!(!value.contains("do-not-keep-me") && value.contains("as-it-came"), "{value}");
+    let tail = pipeline.run(&["tail", "raw", "--output", "json"]).await;
+    assert!(tail.contains("authorization") && tail.contains("sha256:"), "{tail}");
+    assert!(!tail.contains("do-not-keep-me") && !gateway.log().contains("do-not-keep-me"));
+    gateway.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_printed_safely_is_a_digest() {
+    let (pipeline, mut gateway) = gateway(Setup::new()).await;
+    let odd = "evt_\u{202e}1\\u001b[2J\\n";
+    let body = format!(
+        r#"{{"id":"{odd}","object":"event","type":"a\u0085b","data":{{"object":{{"id":"{}"}}}}}}"#,
+        "x".repeat(100_000)
+    );
+    let answer = Sender::new().post(&gateway.url(), &stripe_body("odd", body.into_bytes())).await;
+    assert!(answer.is_success(), "{answer:?}");
+    let mut processor = pipeline.processor("p");
+    processor.ready().await;
+    drained(&pipeline, secs(30)).await;
+    let account = Account::read(&pipeline).await;
+    let event = &account.processed[0].value;
+    for text in [&event.event_id, &event.event_type, &event.event_key, &event.kind] {
+        assert!(text.is_ascii() && !text.contains(char::is_control), "{event:?}");
+    }
+    assert!(event.event_id.starts_with("sha256:") && event.event_type.starts_with("sha256:"));
+    assert_eq!(event.kind, format!("provider.{}", event.event_type));
+    assert_eq!(event.object_id, None, "an ID has 512 bytes at most");
+    processor.terminate().await;
+    gateway.terminate().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn state_is_nobody_elses() {
+    use std::os::unix::fs::PermissionsExt;
+    let pipeline = Setup::new().create(&shared().await).await;
+    let state = pipeline.dir().join("state-p");
+    std::fs::create_dir(&state).unwrap();
+    std::fs::set_permissions(&state, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut processor = pipeline.processor("p");
+    processor.ready().await;
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state), 0o700);
+    let mut folders = vec![state];
+    let mut files = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(mode(&path) & 0o077, 0, "{}", path.display());
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                files += 1;
+            }
+        }
+    }
+    assert!(files > 0, "control: there is a lock, at least");
+    processor.terminate().await;
 }
