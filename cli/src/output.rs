@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use sluice_providers::is_printable;
 
 /// Form of the results on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -129,11 +130,9 @@ fn table(columns: &[Column], rows: Vec<Vec<String>>) -> String {
     table.trim_fmt()
 }
 
-/// Whether a terminal would obey it, or show what follows in another order, or not show it at all: control characters,
-/// separators of lines and paragraphs, and the marks of direction and width (Unicode TR 36, TR 9).
+/// Whether a terminal would obey it, or show what follows in another order, or not show it at all.
 fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    !is_printable(c)
 }
 
 /// The text with what is unsafe to print escaped; line breaks and tabs stay.

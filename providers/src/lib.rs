@@ -91,3 +91,4 @@ pub use secret::Secret;
 pub use source::{
     DEFAULT_TOLERANCE, MAX_ID_BYTES, MAX_TYPE_BYTES, Source, SourceSpec, build, normaliser,
 };
+pub use tolerant::is_printable;

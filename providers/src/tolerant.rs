@@ -91,7 +91,7 @@ pub(crate) fn checked_id(id: String) -> Option<String> {
 
 /// Whether a character stands for itself wherever it is printed: it is no control character, begins no line, and changes
 /// neither direction nor width (Unicode TR 9, TR 36).
-pub(crate) fn is_printable(c: char) -> bool {
+pub fn is_printable(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }

@@ -1,7 +1,12 @@
 //! Schemas in the registry: registered by an operator, checked, and never broken.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
 use serde_json::{Value, json};
-use sluice_schemas::RecordKind;
+use sluice_schemas::{RecordKind, Registry, RegistryError, SchemaStore, registry::RegistryOptions};
 use sluice_tests::{
     account::{Account, drained},
     send::{Samples, Sender},
@@ -92,4 +97,45 @@ async fn roles_wait_for_their_schemas_and_never_register_them() {
     drained(&pipeline, secs(30)).await;
     assert_eq!(Account::read(&pipeline).await.processed.len(), 1);
     role.terminate().await;
+}
+
+/// A registry whose answers are too long, lead elsewhere or never end is one that does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_is_trusted_with_no_more_than_its_answers() {
+    use axum::{Router, extract::Path, response::Redirect, routing::get};
+    let led = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&led);
+    let schema = |padding: usize| {
+        let text = RecordKind::Rejected.schema_text();
+        serde_json::json!({ "schema": text, "padding": "x".repeat(padding) }).to_string()
+    };
+    let answer = move |Path(id): Path<u32>| async move {
+        match id {
+            1 => Ok(schema(0)),
+            2 => Ok(schema(2 << 20)),
+            3 => Err(Redirect::temporary("/elsewhere")),
+            _ => std::future::pending().await,
+        }
+    };
+    let elsewhere = move || async move {
+        counted.fetch_add(1, Ordering::SeqCst);
+        RecordKind::Rejected.schema_text()
+    };
+    let router =
+        Router::new().route("/schemas/ids/{id}", get(answer)).route("/elsewhere", get(elsewhere));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let registry =
+        Registry::new(RegistryOptions { url, basic_auth: None, timeout: secs(2), cache_dir: None })
+            .unwrap();
+    let store = SchemaStore::new();
+    registry.fetch(&store, 1).await.expect("control: a schema is fetched");
+    for (id, says) in [(2, "more than a mebibyte"), (3, "307"), (4, "")] {
+        let error = registry.fetch(&store, id).await.unwrap_err();
+        assert!(matches!(error, RegistryError::Unavailable { .. }), "{id}: {error}");
+        assert!(error.to_string().contains(says), "{id}: {error}");
+    }
+    assert_eq!(led.load(Ordering::SeqCst), 0, "nobody was asked elsewhere");
+    server.abort();
 }
