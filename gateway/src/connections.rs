@@ -2,7 +2,8 @@
 //!
 //! A connection costs its sender nothing, so a limit alone would be a lever: whoever opened that many would shut everybody
 //! else out. Therefore no address has more than its share, and when all places are taken the connection that has been
-//! without a request for longest makes room for the next one. The cost of a request is two atomic counters; the list is
+//! without a request for longest makes room for the next one, and after those the oldest that has sent no whole request:
+//! nothing of it can have been stored. The cost of a request is two atomic counters; the list is
 //! locked only when a connection begins or ends, and when somebody looks at the gauge.
 
 use std::collections::HashMap;
@@ -77,6 +78,13 @@ impl Activity {
         } else {
             State::Idle
         }
+    }
+
+    /// Whether nothing is lost with it: it has no request, or none that is there as a whole.
+    fn is_expendable(&self) -> bool {
+        // In this order: a request that becomes whole in between counts. Even if one did not, its sender would send again.
+        let in_flight = self.in_flight.load(Ordering::Acquire);
+        in_flight <= self.reading.load(Ordering::Acquire)
     }
 
     /// Whether a body is on its way.
@@ -162,13 +170,15 @@ impl Table {
         Some(activity)
     }
 
-    /// Sends away the connection that has been without a request for longest: of this address, if one is given.
+    /// Sends away the connection that has been without a request for longest, else without a whole one: of this address, if
+    /// one is given.
     fn make_room(&mut self, address: Option<IpAddr>) -> bool {
-        let unused = self.all.iter().filter(|(_, activity)| {
-            address.is_none_or(|address| activity.address == address)
-                && activity.state() != State::Active
+        let expendable = self.all.iter().filter(|(_, activity)| {
+            address.is_none_or(|address| activity.address == address) && activity.is_expendable()
         });
-        let oldest = unused.min_by_key(|(_, activity)| activity.idle_since()).map(|(id, _)| *id);
+        let oldest = expendable
+            .min_by_key(|(_, activity)| (activity.state() == State::Active, activity.idle_since()));
+        let oldest = oldest.map(|(id, _)| *id);
         let Some(activity) = oldest.and_then(|id| self.remove(id)) else { return false };
         activity.leave.notify_one();
         true
@@ -190,7 +200,7 @@ pub(crate) struct Connections {
 pub(crate) enum Admission {
     /// There is a place; `true` where another one had to go for it.
     Admitted(Place, bool),
-    /// All places, or all of this address's, are taken by connections that wait for answers.
+    /// All places, or all of this address's, are taken by connections that wait for answers to whole requests.
     Refused,
 }
 
@@ -302,6 +312,11 @@ mod tests {
         // Where all wait for answers nobody has to go.
         let others = [first.activity().begin(), third.activity().begin()];
         assert!(admit(&connections, "192.0.2.5:1").is_none());
+        // But for who has not sent all of its request.
+        let body = others[1].reading();
+        let (fourth, evicted) = admit(&connections, "192.0.2.5:1").unwrap();
+        assert!(evicted && must_leave(&third) && !must_leave(&first));
+        drop((body, fourth));
         drop(others);
         drop(request);
         assert!(admit(&connections, "192.0.2.5:1").is_some());
