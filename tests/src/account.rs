@@ -78,7 +78,8 @@ fn judge<'a>(
 }
 
 /// Waits until the processor group has committed `webhooks.raw` to its end. Outputs and offsets share their
-/// transactions, so everything that was stored before has its outcome then.
+/// transactions, so everything that was stored before has its outcome then. It can be read once no transaction is open any
+/// more: that of a processor that was killed holds up readers until the broker ends it, although others have gone on.
 pub async fn drained(pipeline: &Pipeline, limit: Duration) {
     let (group, raw) = (pipeline.processor_group(), pipeline.topic("raw"));
     until("the processor to reach the end of webhooks.raw", limit, async || {
@@ -89,6 +90,14 @@ pub async fn drained(pipeline: &Pipeline, limit: Duration) {
         done.then_some(())
     })
     .await;
+    for topic in ["processed", "dlq"].map(|topic| pipeline.topic(topic)) {
+        until("every transaction to have ended", limit, async || {
+            let stable = read::ends(&pipeline.cluster, &topic, Isolation::Committed).await;
+            let ends = read::ends(&pipeline.cluster, &topic, Isolation::Uncommitted).await;
+            (stable == ends).then_some(())
+        })
+        .await;
+    }
 }
 
 /// Asserts that every acknowledged event is stored in `webhooks.raw`.

@@ -161,6 +161,8 @@ impl Running {
         health: &Health,
         shutdown: &Shutdown,
     ) -> Self {
+        // One that is ready at once must not speak for those that have not said yet what they wait for.
+        let all = health.component("roles");
         let mut tasks = JoinSet::new();
         let mut started = Vec::new();
         for role in roles.iter().copied() {
@@ -198,6 +200,7 @@ impl Running {
             // A role that panicked ends the process by the panic hook.
             let _ = waiting.await;
         }
+        all.ready();
         Self { tasks }
     }
 
