@@ -92,11 +92,11 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     dispute(DISPUTE_UPDATED, &[Is("status", "won"), DISPUTE[0], DISPUTE[1]], "dispute.won"),
     dispute(DISPUTE_UPDATED, &[Is("status", "lost"), DISPUTE[0], DISPUTE[1]], "dispute.lost"),
     dispute(DISPUTE_UPDATED, &[Is("status", "accepted"), DISPUTE[0], DISPUTE[1]], "dispute.lost"),
-    dispute(DISPUTE_UPDATED, &[Is("status", "prevented"), DISPUTE[0], DISPUTE[1]], "dispute.lost"),
+    dispute(DISPUTE_UPDATED, &[Is("status", "prevented"), DISPUTE[0], DISPUTE[1]], "dispute.won"),
     dispute(
         DISPUTE_UPDATED,
         &[Is("status", "charge_refunded"), DISPUTE[0], DISPUTE[1]],
-        "dispute.lost",
+        "dispute.won",
     ),
     dispute(DISPUTE_UPDATED, &DISPUTE, "dispute.updated"),
     row_when("subscription_contracts/create", CONTRACT, "subscription.created", &[]),

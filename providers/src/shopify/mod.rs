@@ -51,7 +51,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "`order_transactions/create` announces money that moved, each movement once; `orders/paid` says the same of the order, and again after an edited order is paid again. Only one of the two is `payment.succeeded`: see `settings.payments`",
         "after a change of the client secret deliveries are signed with the old one for up to an hour: keep both in `secrets`",
         "a refund has its amount where its transactions are in one currency",
-        "a dispute is `dispute.won` or `dispute.lost` by its status alone; one that was accepted, prevented or refunded is lost. It occurred when it was finalised",
+        "a dispute is `dispute.won` or `dispute.lost` by its status alone; one that was accepted is lost; one that was prevented, or whose charge was refunded, has taken no money and is won: the refund is told by itself. It occurred when it was finalised",
         "Shopify publishes no list of addresses",
     ],
     settings: &[SettingInfo {

@@ -78,7 +78,7 @@ pub(super) const MAPPINGS: &[Mapping] = &[
     row_when(DISPUTE_CLOSED, &[Is("status", "won")], "dispute.won", AMOUNT),
     row_when(DISPUTE_CLOSED, &[Is("status", "lost")], "dispute.lost", AMOUNT),
     row_when(DISPUTE_CLOSED, &[Is("status", "warning_closed")], "dispute.won", AMOUNT),
-    row_when(DISPUTE_CLOSED, &[Is("status", "prevented")], "dispute.lost", AMOUNT),
+    row_when(DISPUTE_CLOSED, &[Is("status", "prevented")], "dispute.won", AMOUNT),
     row(DISPUTE_CLOSED, "dispute.updated", AMOUNT),
     row(PAYOUT_CREATED, "payout.created", AMOUNT),
     row(PAYOUT_PAID, "payout.paid", AMOUNT),

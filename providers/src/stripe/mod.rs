@@ -38,7 +38,7 @@ pub(crate) const INFO: ProviderInfo = ProviderInfo {
         "Thin events (v2) hold no data: they are completed from the API, and keep Stripe's own kind.",
         "Thin events of a connected account (`context`) are fetched without Stripe-Context: the API key must be that account's to see them.",
         "A refund that has succeeded when it is made tells both, `refund.created` and `refund.succeeded`; a dispute or a payout that is over when it is made tells its end too, once with the event that says so later.",
-        "An inquiry that is closed without a dispute (`warning_closed`) ends what `dispute.opened` began: it is `dispute.won`. A dispute that was `prevented` has been settled by a refund of the payment, and is `dispute.lost`.",
+        "An inquiry that is closed without a dispute (`warning_closed`) ends what `dispute.opened` began: it is `dispute.won`. So is a dispute that was `prevented`: it has taken no money, and the refund that settled it is told by itself.",
         "Amounts: each event's own, but for `payment.refunded` and `payment.partially_refunded`, whose amount is what the payment has been refunded in total.",
         "Amounts in ISK and UGX (which Stripe keeps in hundredths) and MGA (which it keeps whole) are rescaled to ISO 4217's minor units.",
     ],

@@ -207,6 +207,9 @@ fn shopify_payloads() {
         ("disputes/update", dispute("under_review"), "dispute.updated 1150 USD 42"),
         ("disputes/update", dispute("won"), "dispute.won 1150 USD 42"),
         ("disputes/update", dispute("lost"), "dispute.lost 1150 USD 42"),
+        ("disputes/update", dispute("accepted"), "dispute.lost 1150 USD 42"),
+        ("disputes/update", dispute("prevented"), "dispute.won 1150 USD 42"),
+        ("disputes/update", dispute("charge_refunded"), "dispute.won 1150 USD 42"),
         (
             "fulfillments/create",
             json!({"id": 4, "order_id": 42}),
